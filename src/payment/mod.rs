@@ -1,0 +1,45 @@
+//! The vocabulary of payments and the contracts that rails implement. Nothing here does I/O.
+//!
+//! Names are those of [CEP-8](https://docs.contextvm.org/spec/ceps/cep-8/) and of the existing SDKs, so that a
+//! processor written for one of them ports by reading.
+
+// Who and when.
+mod clock;
+mod peer;
+
+// How much, of what.
+mod amount;
+mod pmi;
+mod unit;
+
+// What is sold.
+mod capability;
+mod invocation;
+mod pattern;
+mod resource_uri;
+
+// What is asked, and what came in.
+mod interaction;
+mod request;
+mod settlement;
+
+// What users implement.
+mod handler;
+mod price;
+mod processor;
+
+pub use amount::{Amount, MAX_AMOUNT, PriceRange};
+pub use capability::{Capability, OnFailure, PricedCapability};
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use handler::{PayOutcome, PaymentHandler, PaymentProof};
+pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
+pub use invocation::{Invocation, InvocationIdentity};
+pub use pattern::CapabilityPattern;
+pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
+pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};
+pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
+pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
+pub use request::{PayReq, PaymentOrder, PaymentRequest};
+pub use resource_uri::spellings;
+pub use settlement::{Settlement, SettlementNotice, SettlementStatus};
+pub use unit::Unit;

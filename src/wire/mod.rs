@@ -1,0 +1,31 @@
+//! CEP-8 and JSON-RPC as JSON and tags. Only data and its text form: no I/O, no clock, no policy.
+
+// Messages.
+mod error_object;
+mod jsonrpc;
+mod request_id;
+mod strict;
+
+// What MCP methods mean to a price.
+pub mod method;
+
+// Payments on the wire.
+mod gating;
+mod identity;
+mod notification;
+mod tag;
+
+pub use error_object::{
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, PAYMENT_PENDING_CODE,
+    PAYMENT_REQUIRED_CODE, SERVER_ERROR_CODE,
+};
+pub use gating::{PaymentOption, PaymentPendingData, PaymentRequiredData, UnsupportedInteractionData};
+pub use identity::invocation_identity;
+pub use jsonrpc::{MAX_DEPTH, Message, Notification, Payload, Request, Response, raw};
+pub use notification::{
+    PAYMENT_ACCEPTED, PAYMENT_REJECTED, PAYMENT_REQUIRED, PaymentAcceptedParams,
+    PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
+};
+pub use request_id::RequestId;
+pub use strict::{StrictJson, parse_strict};
+pub use tag::{CapTag, Tag};
