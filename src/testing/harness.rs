@@ -131,7 +131,7 @@ impl HarnessBuilder {
     ///
     /// When the settings do not fit together.
     pub async fn start(self) -> Result<Harness> {
-        let transport = memory::server();
+        let transport = memory::server_with_clock(Arc::clone(&self.clock) as _);
         let (processor, rail) = match self.rail {
             Some(rail) => rail,
             None => ScriptedProcessor::new(PMI.parse()?),
