@@ -51,7 +51,11 @@ pub struct Error {
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// The same error, with its cause kept.
@@ -102,7 +106,8 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.kind).field("message", &self.message);
+        out.field("kind", &self.kind)
+            .field("message", &self.message);
         if let Some(source) = &self.source {
             out.field("source", source);
         }
@@ -112,7 +117,9 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -125,6 +132,9 @@ mod tests {
         let error = Error::ledger("cannot write").with_source("disk full");
         assert_eq!(error.kind(), ErrorKind::Ledger);
         assert_eq!(error.to_string(), "cannot write");
-        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk full"));
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("disk full")
+        );
     }
 }

@@ -43,7 +43,9 @@ impl FromStr for PaymentInteraction {
         match text {
             "transparent" => Ok(Self::Transparent),
             "explicit_gating" => Ok(Self::ExplicitGating),
-            _ => Err(Error::config("payment interaction must be transparent or explicit_gating")),
+            _ => Err(Error::config(
+                "payment interaction must be transparent or explicit_gating",
+            )),
         }
     }
 }

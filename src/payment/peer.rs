@@ -113,12 +113,22 @@ mod tests {
         let text = "0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef";
         let id: RequestEventId = text.parse().unwrap();
         assert_eq!(id.to_string(), text.to_lowercase());
-        assert_eq!(serde_json::from_str::<RequestEventId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+        assert_eq!(
+            serde_json::from_str::<RequestEventId>(&serde_json::to_string(&id).unwrap()).unwrap(),
+            id
+        );
     }
 
     #[test]
     fn anything_but_64_hex_digits_is_refused() {
-        for bad in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65), &"é".repeat(32)] {
+        for bad in [
+            "",
+            "00",
+            &"g".repeat(64),
+            &"0".repeat(63),
+            &"0".repeat(65),
+            &"é".repeat(32),
+        ] {
             assert!(bad.parse::<ClientPubkey>().is_err(), "{bad}");
         }
     }

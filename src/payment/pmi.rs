@@ -72,7 +72,10 @@ mod tests {
 
     #[test]
     fn only_the_alphabet_of_cep_8_is_accepted() {
-        assert_eq!(BITCOIN_LIGHTNING_BOLT11.parse::<Pmi>().unwrap().as_str(), BITCOIN_LIGHTNING_BOLT11);
+        assert_eq!(
+            BITCOIN_LIGHTNING_BOLT11.parse::<Pmi>().unwrap().as_str(),
+            BITCOIN_LIGHTNING_BOLT11
+        );
         for bad in ["", "Fake", "a b", "a_b", "é", &"a".repeat(65)] {
             assert!(bad.parse::<Pmi>().is_err(), "{bad}");
         }

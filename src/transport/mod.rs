@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::in_flight::{InFlight, Relabelled};
 use crate::error::Result;
-use crate::payment::{ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp};
+use crate::payment::{
+    ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,
+};
 use crate::wire::{CapTag, Message, Tag};
 
 /// The server's end: messages come in with their verified origin, replies go out to where a request came from.
@@ -145,8 +147,20 @@ impl Origin {
     /// An origin without payment tags, whose answer goes to the plain address of `client` and `event`.
     #[must_use]
     pub fn new(client: ClientPubkey, event: RequestEventId, created_at: Timestamp) -> Self {
-        let reply_to = ReplyTo { client, event, route: String::new() };
-        Self { client, event, created_at, redelivered: false, pmis: Vec::new(), interaction: None, reply_to }
+        let reply_to = ReplyTo {
+            client,
+            event,
+            route: String::new(),
+        };
+        Self {
+            client,
+            event,
+            created_at,
+            redelivered: false,
+            pmis: Vec::new(),
+            interaction: None,
+            reply_to,
+        }
     }
 }
 
@@ -167,7 +181,11 @@ impl ReplyTo {
     /// An address. `route` is for the transport that made it.
     #[must_use]
     pub fn new(client: ClientPubkey, event: RequestEventId, route: impl Into<String>) -> Self {
-        Self { client, event, route: route.into() }
+        Self {
+            client,
+            event,
+            route: route.into(),
+        }
     }
 }
 
@@ -188,7 +206,11 @@ impl Outbound {
     /// A message without further tags.
     #[must_use]
     pub fn new(message: impl Into<Message>) -> Self {
-        Self { message: message.into(), tags: Vec::new(), handler_lost: false }
+        Self {
+            message: message.into(),
+            tags: Vec::new(),
+            handler_lost: false,
+        }
     }
 
     /// Adds tags.
@@ -222,7 +244,11 @@ impl Advertisement {
     /// What is on offer.
     #[must_use]
     pub fn new(pmis: Vec<Pmi>, explicit_gating: bool, caps: Vec<CapTag>) -> Self {
-        Self { pmis, explicit_gating, caps }
+        Self {
+            pmis,
+            explicit_gating,
+            caps,
+        }
     }
 }
 
@@ -281,6 +307,11 @@ impl ClientInbound {
     /// A message about `in_reply_to`.
     #[must_use]
     pub fn new(message: Message, in_reply_to: Option<RequestEventId>) -> Self {
-        Self { message, in_reply_to, tags: Vec::new(), signed: String::new() }
+        Self {
+            message,
+            in_reply_to,
+            tags: Vec::new(),
+            signed: String::new(),
+        }
     }
 }

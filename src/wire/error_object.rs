@@ -31,7 +31,11 @@ impl ErrorObject {
     /// An error without data.
     #[must_use]
     pub fn new(code: i64, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: None }
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
     }
 
     /// The same error with `data`; data that cannot be written is left out.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -14,7 +13,10 @@ pub const MAX_DEPTH: usize = 100;
 
 /// One JSON-RPC message.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_enums, reason = "JSON-RPC 2.0 has exactly these three")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "JSON-RPC 2.0 has exactly these three"
+)]
 pub enum Message {
     /// Asks for an answer.
     Request(Request),
@@ -58,7 +60,10 @@ pub struct Response {
 
 /// The body of a response, as text.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_enums, reason = "JSON-RPC 2.0 has exactly these two")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "JSON-RPC 2.0 has exactly these two"
+)]
 pub enum Payload {
     /// `result`.
     Result(Box<RawValue>),
@@ -129,29 +134,53 @@ impl Message {
         {
             return Err(Error::wire("params must be an object or an array"));
         }
-        let Envelope { id, method, params, result, error, .. } = envelope;
+        let Envelope {
+            id,
+            method,
+            params,
+            result,
+            error,
+            ..
+        } = envelope;
         match (id, method, result, error) {
-            (Some(id), Some(method), None, None) => {
-                Ok(Self::Request(Request { id, method: method.into_owned(), params }))
-            }
-            (None, Some(method), None, None) => {
-                Ok(Self::Notification(Notification { method: method.into_owned(), params }))
-            }
+            (Some(id), Some(method), None, None) => Ok(Self::Request(Request {
+                id,
+                method: method.into_owned(),
+                params,
+            })),
+            (None, Some(method), None, None) => Ok(Self::Notification(Notification {
+                method: method.into_owned(),
+                params,
+            })),
             (Some(id), None, Some(result), None) if params.is_none() => {
-                Ok(Self::Response(Response { id, payload: Payload::Result(result) }))
+                Ok(Self::Response(Response {
+                    id,
+                    payload: Payload::Result(result),
+                }))
             }
             (Some(id), None, None, Some(error)) if params.is_none() => {
-                Ok(Self::Response(Response { id, payload: Payload::Error(error) }))
+                Ok(Self::Response(Response {
+                    id,
+                    payload: Payload::Error(error),
+                }))
             }
-            _ => Err(Error::wire("neither a request, a notification nor a response")),
+            _ => Err(Error::wire(
+                "neither a request, a notification nor a response",
+            )),
         }
     }
 
     /// The message as JSON text, always with `"jsonrpc":"2.0"`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut wire =
-            Wire { jsonrpc: "2.0", id: None, method: None, params: None, result: None, error: None };
+        let mut wire = Wire {
+            jsonrpc: "2.0",
+            id: None,
+            method: None,
+            params: None,
+            result: None,
+            error: None,
+        };
         match self {
             Self::Request(request) => {
                 wire.id = Some(&request.id);
@@ -182,7 +211,11 @@ impl Request {
     ///
     /// When `params` cannot be written as JSON.
     pub fn new(id: impl Into<RequestId>, method: &str, params: &impl Serialize) -> Result<Self> {
-        Ok(Self { id: id.into(), method: method.to_owned(), params: Some(raw(params)?) })
+        Ok(Self {
+            id: id.into(),
+            method: method.to_owned(),
+            params: Some(raw(params)?),
+        })
     }
 }
 
@@ -193,7 +226,10 @@ impl Notification {
     ///
     /// When `params` cannot be written as JSON.
     pub fn new(method: &str, params: &impl Serialize) -> Result<Self> {
-        Ok(Self { method: method.to_owned(), params: Some(raw(params)?) })
+        Ok(Self {
+            method: method.to_owned(),
+            params: Some(raw(params)?),
+        })
     }
 }
 
@@ -202,7 +238,10 @@ impl Response {
     #[must_use]
     pub fn from_error(id: RequestId, error: &ErrorObject) -> Self {
         let body = to_raw_value(error).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { id, payload: Payload::Error(body) }
+        Self {
+            id,
+            payload: Payload::Error(body),
+        }
     }
 
     /// The error, if this response is one that can be read.
@@ -248,7 +287,8 @@ impl From<Response> for Message {
 ///
 /// When `value` cannot be written as JSON.
 pub fn raw(value: &impl Serialize) -> Result<Box<RawValue>> {
-    to_raw_value(value).map_err(|source| Error::wire("cannot be written as JSON").with_source(source))
+    to_raw_value(value)
+        .map_err(|source| Error::wire("cannot be written as JSON").with_source(source))
 }
 
 /// Counts brackets outside strings, without recursion, so that a bomb is found before any parser meets it.
@@ -270,12 +310,6 @@ fn check_depth(text: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether `text` is well-formed JSON of legal depth, whatever it says.
-#[must_use]
-pub(crate) fn is_json(text: &str) -> bool {
-    check_depth(text).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]
@@ -325,8 +359,10 @@ mod tests {
             "]".repeat(10_000)
         );
         assert!(Message::parse(&bomb).is_err());
-        let brackets_in_text =
-            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":"\"{}"}}}}"#, "[".repeat(10_000));
+        let brackets_in_text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":"\"{}"}}}}"#,
+            "[".repeat(10_000)
+        );
         assert!(Message::parse(&brackets_in_text).is_ok());
     }
 }

@@ -19,7 +19,9 @@ pub use error_object::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, PAYMENT_PENDING_CODE,
     PAYMENT_REQUIRED_CODE, SERVER_ERROR_CODE,
 };
-pub use gating::{PaymentOption, PaymentPendingData, PaymentRequiredData, UnsupportedInteractionData};
+pub use gating::{
+    PaymentOption, PaymentPendingData, PaymentRequiredData, UnsupportedInteractionData,
+};
 pub use identity::invocation_identity;
 pub use jsonrpc::{MAX_DEPTH, Message, Notification, Payload, Request, Response, raw};
 pub use notification::{

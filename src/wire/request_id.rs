@@ -61,14 +61,19 @@ impl<'de> Deserialize<'de> for RequestId {
             }
 
             fn visit_u64<E: de::Error>(self, id: u64) -> Result<RequestId, E> {
-                i64::try_from(id).map(RequestId::Number).map_err(|_| E::custom("id is out of range"))
+                i64::try_from(id)
+                    .map(RequestId::Number)
+                    .map_err(|_| E::custom("id is out of range"))
             }
 
             /// `1.0` and `1e0` are the integer 1 to every peer that reads JSON as JavaScript does.
             fn visit_f64<E: de::Error>(self, id: f64) -> Result<RequestId, E> {
                 const SAFE: f64 = 9_007_199_254_740_991.0;
                 if id.fract() == 0.0 && id.abs() <= SAFE {
-                    #[expect(clippy::cast_possible_truncation, reason = "integral and inside 2^53")]
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "integral and inside 2^53"
+                    )]
                     return Ok(RequestId::Number(id as i64));
                 }
                 Err(E::custom("id is not an integer"))
@@ -97,7 +102,15 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in ["null", "1.5", "true", "{}", "[]", "1e400", "18446744073709551615"] {
+        for text in [
+            "null",
+            "1.5",
+            "true",
+            "{}",
+            "[]",
+            "1e400",
+            "18446744073709551615",
+        ] {
             assert!(serde_json::from_str::<RequestId>(text).is_err(), "{text}");
         }
     }

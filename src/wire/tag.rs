@@ -92,15 +92,26 @@ impl Tag {
     /// The payment interaction that `tags` ask for: the first such tag counts (N-38), an unknown word is transparent
     /// (N-46).
     pub fn interaction<'a>(tags: impl IntoIterator<Item = &'a Self>) -> Option<PaymentInteraction> {
-        let tag = tags.into_iter().find(|tag| tag.name() == PAYMENT_INTERACTION)?;
-        Some(tag.value().and_then(|word| word.parse().ok()).unwrap_or_default())
+        let tag = tags
+            .into_iter()
+            .find(|tag| tag.name() == PAYMENT_INTERACTION)?;
+        Some(
+            tag.value()
+                .and_then(|word| word.parse().ok())
+                .unwrap_or_default(),
+        )
     }
 }
 
 /// Shows the name only: `direct_payment` and `change` carry money, and any tag may carry what is nobody's business.
 impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tag({}, {} values)", self.name(), self.0.len().saturating_sub(1))
+        write!(
+            f,
+            "Tag({}, {} values)",
+            self.name(),
+            self.0.len().saturating_sub(1)
+        )
     }
 }
 
@@ -121,21 +132,30 @@ impl CapTag {
     #[must_use]
     pub fn new(capability: &Capability, price: &PriceRange) -> Option<Self> {
         let capability = capability.cep8_notation()?;
-        Some(Self { capability, price: price.clone() })
+        Some(Self {
+            capability,
+            price: price.clone(),
+        })
     }
 
     /// As a tag, always with four elements.
     #[must_use]
     pub fn to_tag(&self) -> Tag {
         let (min, max) = (self.price.min().value(), self.price.max().value());
-        let price = if min == max { min.to_string() } else { format!("{min}-{max}") };
+        let price = if min == max {
+            min.to_string()
+        } else {
+            format!("{min}-{max}")
+        };
         Tag::new([CAP, &self.capability, &price, self.price.unit().as_str()])
     }
 
     /// Reads a tag; `None` for any other tag and for one that breaks the format.
     #[must_use]
     pub fn from_tag(tag: &Tag) -> Option<Self> {
-        let [name, capability, price, unit] = tag.parts() else { return None };
+        let [name, capability, price, unit] = tag.parts() else {
+            return None;
+        };
         if name != CAP {
             return None;
         }
@@ -146,7 +166,10 @@ impl CapTag {
             Amount::new(plain.then(|| digits.parse().ok())??, unit.clone()).ok()
         };
         let price = PriceRange::new(amount(min)?, amount(max)?).ok()?;
-        Some(Self { capability: capability.clone(), price })
+        Some(Self {
+            capability: capability.clone(),
+            price,
+        })
     }
 }
 
@@ -156,23 +179,43 @@ mod tests {
 
     #[test]
     fn pmis_keep_their_order_and_drop_nonsense() {
-        let tags = [Tag::new(["pmi", "b"]), Tag::new(["pmi", "B!"]), Tag::new(["pmi"]), Tag::new(["pmi", "a"])];
+        let tags = [
+            Tag::new(["pmi", "b"]),
+            Tag::new(["pmi", "B!"]),
+            Tag::new(["pmi"]),
+            Tag::new(["pmi", "a"]),
+        ];
         let pmis: Vec<String> = Tag::pmis(&tags).iter().map(ToString::to_string).collect();
         assert_eq!(pmis, ["b", "a"]);
     }
 
     #[test]
     fn the_first_interaction_counts_and_an_unknown_one_is_transparent() {
-        let tags = [Tag::new(["payment_interaction", "transparent"]), Tag::new(["payment_interaction", "explicit_gating"])];
-        assert_eq!(Tag::interaction(&tags), Some(PaymentInteraction::Transparent));
-        assert_eq!(Tag::interaction(&tags[1..]), Some(PaymentInteraction::ExplicitGating));
-        assert_eq!(Tag::interaction(&[Tag::new(["payment_interaction", "bogus"])]), Some(PaymentInteraction::Transparent));
+        let tags = [
+            Tag::new(["payment_interaction", "transparent"]),
+            Tag::new(["payment_interaction", "explicit_gating"]),
+        ];
+        assert_eq!(
+            Tag::interaction(&tags),
+            Some(PaymentInteraction::Transparent)
+        );
+        assert_eq!(
+            Tag::interaction(&tags[1..]),
+            Some(PaymentInteraction::ExplicitGating)
+        );
+        assert_eq!(
+            Tag::interaction(&[Tag::new(["payment_interaction", "bogus"])]),
+            Some(PaymentInteraction::Transparent)
+        );
         assert_eq!(Tag::interaction(&[Tag::new(["p", "x"])]), None);
     }
 
     #[test]
     fn cap_tags_round_trip_and_nonsense_is_none() {
-        for parts in [["cap", "tool:add", "7", "sats"], ["cap", "resource:private://*", "1-50", "usd-cents"]] {
+        for parts in [
+            ["cap", "tool:add", "7", "sats"],
+            ["cap", "resource:private://*", "1-50", "usd-cents"],
+        ] {
             let tag = Tag::new(parts);
             assert_eq!(CapTag::from_tag(&tag).unwrap().to_tag(), tag);
         }

@@ -1,0 +1,476 @@
+//! What every ledger must do. Run it against yours:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use tollkeeper::ledger::{MemoryLedger, conformance};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! conformance::run(|| async { Arc::new(MemoryLedger::new()) }).await;
+//! # }
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a suite of assertions")]
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::{
+    Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Transition,
+};
+use crate::payment::{
+    Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, Pmi,
+    RequestEventId, Settlement, Timestamp, Unit,
+};
+
+const AT: Timestamp = Timestamp::from_secs(1_000);
+const LATER: Timestamp = Timestamp::from_secs(2_000);
+const LIMITS: OpenLimits = OpenLimits::new(3, 5);
+
+/// Runs the whole suite. `make` returns a new, empty ledger each time.
+///
+/// # Panics
+///
+/// When the ledger does not conform; the message names the rule.
+pub async fn run<L, F, Fut>(make: F)
+where
+    L: Ledger + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<L>>,
+{
+    everything_written_is_read_back(make().await).await;
+    one_request_has_one_entry(make().await).await;
+    limits_count_open_offers_only(make().await).await;
+    a_call_under_explicit_gating_has_one_open_offer(make().await).await;
+    several_moves_are_made_together_or_not_at_all(make().await).await;
+    a_payment_that_settles_twice_is_one_payment(make().await).await;
+    late_money_is_an_authorization(make().await).await;
+    an_authorization_is_claimed_once(make().await).await;
+    two_payments_are_two_authorizations(make().await).await;
+    a_grant_of_explicit_gating_is_not_for_transparent_requests(make().await).await;
+    a_restored_payment_can_be_claimed_again(make().await).await;
+    standing_finds_the_event_and_the_call(make().await).await;
+    lists_come_in_pages_oldest_first(make().await).await;
+}
+
+fn client(n: u8) -> ClientPubkey {
+    ClientPubkey::from_bytes([n; 32])
+}
+
+fn event(n: u8) -> RequestEventId {
+    RequestEventId::from_bytes([n; 32])
+}
+
+fn identity(n: u8) -> InvocationIdentity {
+    InvocationIdentity::from_bytes([n; 32])
+}
+
+fn fake() -> Pmi {
+    "fake".parse().unwrap()
+}
+
+fn sats(value: u64) -> Amount {
+    Amount::new(value, Unit::SATS).unwrap()
+}
+
+fn entry(n: u8, interaction: PaymentInteraction) -> NewEntry {
+    NewEntry {
+        id: event(n),
+        client: client(1),
+        identity: identity(1),
+        capability: "tool:add".to_owned(),
+        interaction,
+        pmi: fake(),
+        amount: sats(7),
+        description: "add".to_owned(),
+        meta: Some("{\"rate\":1}".to_owned()),
+        request: Some("{}".to_owned()),
+        route: "plain".to_owned(),
+        deadline: LATER,
+        quoted_at: Timestamp::from_secs(1_000 + u64::from(n)),
+    }
+}
+
+fn transparent(n: u8) -> NewEntry {
+    entry(n, PaymentInteraction::Transparent)
+}
+
+fn issue() -> Transition {
+    let payment_request =
+        PaymentRequest::new(fake(), sats(7), PayReq::new("fake:1"), "1").expiring(LATER);
+    Transition::Issue {
+        payment_request,
+        watch_until: LATER,
+    }
+}
+
+fn settle() -> Transition {
+    Transition::Settle(Settlement::new(sats(7), "paid"))
+}
+
+async fn opened(ledger: &dyn Ledger, new: NewEntry) -> RequestEventId {
+    let id = new.id;
+    assert!(matches!(
+        ledger.open(new, LIMITS).await.unwrap(),
+        Opened::New(_)
+    ));
+    id
+}
+
+async fn moved(ledger: &dyn Ledger, id: RequestEventId, moves: Vec<Transition>) {
+    let applied = ledger.apply(&id, moves, AT).await.unwrap();
+    assert!(matches!(applied, Applied::Moved(_)), "{applied:?}");
+}
+
+async fn everything_written_is_read_back<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    let quoted = ledger.get(&id).await.unwrap().unwrap();
+    assert_eq!(quoted, super::Entry::quoted(transparent(1)));
+    let mut expected = quoted;
+    for transition in [
+        issue(),
+        settle(),
+        Transition::Claim { by: id },
+        Transition::Restore {
+            reason: "lost".into(),
+        },
+        Transition::Claim { by: event(9) },
+        Transition::Deliver {
+            response: Some("{\"a\":1}".into()),
+        },
+    ] {
+        let applied = ledger
+            .apply(&id, vec![transition.clone()], AT)
+            .await
+            .unwrap();
+        let _ = expected.make(transition, AT);
+        assert_eq!(applied, Applied::Moved(expected.clone()));
+        assert_eq!(ledger.get(&id).await.unwrap().as_ref(), Some(&expected));
+    }
+    assert!(
+        ledger.apply(&event(99), vec![settle()], AT).await.is_err(),
+        "no such entry"
+    );
+    assert_eq!(ledger.get(&event(99)).await.unwrap(), None);
+}
+
+async fn one_request_has_one_entry<L: Ledger + 'static>(ledger: Arc<L>) {
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move { ledger.open(transparent(1), LIMITS).await.unwrap() })
+        })
+        .collect();
+    let mut new = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Opened::New(_) => new += 1,
+            other => assert!(matches!(other, Opened::Exists(_)), "{other:?}"),
+        }
+    }
+    assert_eq!(new, 1, "one request event has one entry");
+}
+
+async fn limits_count_open_offers_only<L: Ledger>(ledger: Arc<L>) {
+    for n in 1..=3 {
+        opened(&*ledger, transparent(n)).await;
+    }
+    assert_eq!(
+        ledger.open(transparent(4), LIMITS).await.unwrap(),
+        Opened::Full,
+        "per client"
+    );
+    assert_eq!(
+        ledger.get(&event(4)).await.unwrap(),
+        None,
+        "refused means not written"
+    );
+    moved(
+        &*ledger,
+        event(1),
+        vec![Transition::Abandon { reason: "x".into() }],
+    )
+    .await;
+    moved(&*ledger, event(2), vec![issue(), Transition::Expire]).await;
+    opened(&*ledger, transparent(4)).await;
+
+    for n in 5..=7 {
+        opened(
+            &*ledger,
+            NewEntry {
+                client: client(n),
+                ..transparent(n)
+            },
+        )
+        .await;
+    }
+    let one_more = NewEntry {
+        client: client(8),
+        ..transparent(8)
+    };
+    assert_eq!(
+        ledger.open(one_more, LIMITS).await.unwrap(),
+        Opened::Full,
+        "in total"
+    );
+}
+
+async fn a_call_under_explicit_gating_has_one_open_offer<L: Ledger>(ledger: Arc<L>) {
+    let explicit = |n| entry(n, PaymentInteraction::ExplicitGating);
+    let id = opened(&*ledger, explicit(1)).await;
+    let again = ledger.open(explicit(2), LIMITS).await.unwrap();
+    assert!(
+        matches!(&again, Opened::Outstanding(entry) if entry.id == id),
+        "{again:?}"
+    );
+    opened(
+        &*ledger,
+        NewEntry {
+            identity: identity(2),
+            ..explicit(3)
+        },
+    )
+    .await;
+    opened(
+        &*ledger,
+        NewEntry {
+            client: client(2),
+            ..explicit(4)
+        },
+    )
+    .await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    opened(&*ledger, explicit(5)).await;
+}
+
+async fn several_moves_are_made_together_or_not_at_all<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    let refused = ledger
+        .apply(&id, vec![issue(), Transition::Claim { by: id }], AT)
+        .await
+        .unwrap();
+    assert!(matches!(refused, Applied::Refused(_)));
+    assert_eq!(
+        ledger.get(&id).await.unwrap().unwrap().state,
+        EntryState::Quoted
+    );
+    moved(
+        &*ledger,
+        id,
+        vec![issue(), settle(), Transition::Claim { by: id }],
+    )
+    .await;
+    assert_eq!(
+        ledger.get(&id).await.unwrap().unwrap().state,
+        EntryState::Claimed
+    );
+}
+
+async fn a_payment_that_settles_twice_is_one_payment<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    let again = ledger.apply(&id, vec![settle()], AT).await.unwrap();
+    assert!(matches!(again, Applied::Already(_)));
+    moved(
+        &*ledger,
+        id,
+        vec![
+            Transition::Claim { by: id },
+            Transition::Deliver { response: None },
+        ],
+    )
+    .await;
+    let again = ledger
+        .apply(&id, vec![settle(), Transition::Claim { by: event(2) }], AT)
+        .await
+        .unwrap();
+    assert!(
+        matches!(again, Applied::Refused(_)),
+        "delivered money buys nothing more"
+    );
+}
+
+async fn late_money_is_an_authorization<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    moved(&*ledger, id, vec![issue(), Transition::Expire]).await;
+    moved(&*ledger, id, vec![settle()]).await;
+    let caller = Caller::new(client(1), event(2), identity(1));
+    let claimed = ledger
+        .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+        .await
+        .unwrap();
+    assert_eq!(claimed.unwrap().claimed_by, Some(event(2)));
+}
+
+async fn an_authorization_is_claimed_once<L: Ledger + 'static>(ledger: Arc<L>) {
+    let id = opened(&*ledger, entry(1, PaymentInteraction::ExplicitGating)).await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    for other in [
+        Caller::new(client(2), event(2), identity(1)),
+        Caller::new(client(1), event(2), identity(2)),
+    ] {
+        let claimed = ledger
+            .claim_authorization(&other, PaymentInteraction::ExplicitGating, AT)
+            .await;
+        assert_eq!(
+            claimed.unwrap(),
+            None,
+            "somebody else's, or for something else"
+        );
+    }
+    let tasks: Vec<_> = (10..60)
+        .map(|n| {
+            let ledger = Arc::clone(&ledger);
+            let caller = Caller::new(client(1), event(n), identity(1));
+            tokio::spawn(async move {
+                ledger
+                    .claim_authorization(&caller, PaymentInteraction::ExplicitGating, AT)
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    let mut claims = 0;
+    for task in tasks {
+        claims += usize::from(task.await.unwrap().is_some());
+    }
+    assert_eq!(claims, 1, "one payment, one execution");
+}
+
+async fn two_payments_are_two_authorizations<L: Ledger>(ledger: Arc<L>) {
+    for n in 1..=2 {
+        let id = opened(&*ledger, transparent(n)).await;
+        moved(
+            &*ledger,
+            id,
+            vec![
+                issue(),
+                Transition::Detach {
+                    reason: "gone".into(),
+                },
+                settle(),
+            ],
+        )
+        .await;
+    }
+    let mut claimed = Vec::new();
+    for n in 11..=13 {
+        let caller = Caller::new(client(1), event(n), identity(1));
+        let entry = ledger
+            .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+            .await
+            .unwrap();
+        claimed.extend(entry.map(|entry| entry.id));
+    }
+    assert_eq!(
+        claimed,
+        [event(1), event(2)],
+        "both, the older first, and no third"
+    );
+}
+
+async fn a_grant_of_explicit_gating_is_not_for_transparent_requests<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, entry(1, PaymentInteraction::ExplicitGating)).await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    let caller = Caller::new(client(1), event(2), identity(1));
+    let claimed = ledger
+        .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+        .await
+        .unwrap();
+    assert_eq!(claimed, None);
+
+    let waiting = opened(&*ledger, transparent(3)).await;
+    moved(&*ledger, waiting, vec![issue(), settle()]).await;
+    let claimed = ledger
+        .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+        .await
+        .unwrap();
+    assert_eq!(claimed, None, "its own request waits for this one");
+}
+
+async fn a_restored_payment_can_be_claimed_again<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    moved(
+        &*ledger,
+        id,
+        vec![issue(), settle(), Transition::Claim { by: id }],
+    )
+    .await;
+    moved(
+        &*ledger,
+        id,
+        vec![Transition::Restore {
+            reason: "handler lost".into(),
+        }],
+    )
+    .await;
+    let caller = Caller::new(client(1), event(2), identity(1));
+    let claimed = ledger
+        .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+        .await
+        .unwrap();
+    assert_eq!(claimed.unwrap().id, id);
+}
+
+async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {
+    let caller = Caller::new(client(1), event(1), identity(1));
+    assert_eq!(
+        ledger.standing(&caller).await.unwrap(),
+        super::Standing::default()
+    );
+    opened(&*ledger, transparent(1)).await;
+    opened(&*ledger, transparent(2)).await;
+    opened(
+        &*ledger,
+        NewEntry {
+            identity: identity(2),
+            ..transparent(3)
+        },
+    )
+    .await;
+    let standing = ledger.standing(&caller).await.unwrap();
+    assert_eq!(standing.of_event.unwrap().id, event(1));
+    let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [event(1), event(2)]);
+
+    moved(
+        &*ledger,
+        event(2),
+        vec![issue(), settle(), Transition::Claim { by: event(7) }],
+    )
+    .await;
+    moved(
+        &*ledger,
+        event(2),
+        vec![Transition::Deliver { response: None }],
+    )
+    .await;
+    let claimer = Caller::new(client(1), event(7), identity(1));
+    let standing = ledger.standing(&claimer).await.unwrap();
+    assert_eq!(
+        standing.of_event.unwrap().id,
+        event(2),
+        "the entry that this event claimed"
+    );
+    let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [event(1)], "what is delivered is finished");
+}
+
+async fn lists_come_in_pages_oldest_first<L: Ledger>(ledger: Arc<L>) {
+    for n in [3, 1, 2] {
+        opened(&*ledger, transparent(n)).await;
+    }
+    let filter = EntryFilter::new(vec![], 2);
+    let first = ledger.list(&filter).await.unwrap();
+    let ids: Vec<_> = first.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [event(1), event(2)]);
+    let rest = ledger.list(&filter.clone().after(&first[1])).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    moved(&*ledger, event(2), vec![issue()]).await;
+    let issued = ledger
+        .list(&EntryFilter::new(vec![EntryState::Issued], 10))
+        .await
+        .unwrap();
+    assert_eq!(issued.len(), 1);
+    let mut of_other = EntryFilter::new(vec![], 10);
+    of_other.client = Some(client(9));
+    assert!(ledger.list(&of_other).await.unwrap().is_empty());
+}

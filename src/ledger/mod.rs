@@ -1,0 +1,227 @@
+//! One durable row per payment request: the only truth about money. Everything in memory is a cache of it.
+//!
+//! A row is written before the processor is asked, again before anything leaves for the client, and again before the
+//! request is forwarded. Whatever dies in between, the row says what is owed. The moves a row can make are one pure
+//! [table](EntryState::after); the ledgers only store what it says.
+
+mod entry;
+mod transition;
+
+mod memory;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+pub use entry::{Entry, EntryState, Moment, NewEntry};
+pub use memory::MemoryLedger;
+pub use transition::{Move, Transition, TransitionKind};
+
+use crate::error::Result;
+use crate::payment::{
+    ClientPubkey, InvocationIdentity, PaymentInteraction, RequestEventId, Timestamp,
+};
+
+/// Keeps entries. Each method is atomic, and what it reports is durable when it returns.
+///
+/// Several instances may share one ledger: everything that decides is decided inside one of these calls.
+#[async_trait]
+pub trait Ledger: Debug + Send + Sync {
+    /// Writes a new entry in state `Quoted`, unless the request has one already, the same call is outstanding (explicit
+    /// gating), or the limits are reached.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
+    async fn open(&self, new: NewEntry, limits: OpenLimits) -> Result<Opened>;
+
+    /// Makes one or more moves, all or none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if there is no such entry or it could not be written.
+    async fn apply(
+        &self,
+        id: &RequestEventId,
+        moves: Vec<Transition>,
+        at: Timestamp,
+    ) -> Result<Applied>;
+
+    /// Claims the oldest authorization of `client` for `identity`: a settled entry whose own request does not wait for
+    /// it. One bought under explicit gating is claimed only by a request under explicit gating (N-52).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was claimed.
+    async fn claim_authorization(
+        &self,
+        caller: &Caller,
+        interaction: PaymentInteraction,
+        at: Timestamp,
+    ) -> Result<Option<Entry>>;
+
+    /// What is on the books for a request that knocks: the entry of this very event, and those of the same call by the
+    /// same client that are not finished.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
+    async fn standing(&self, caller: &Caller) -> Result<Standing>;
+
+    /// The entry of the request `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
+    async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>>;
+
+    /// Entries, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
+    async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>>;
+}
+
+/// Who knocks, with which call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Caller {
+    /// The client.
+    pub client: ClientPubkey,
+    /// The event of the request.
+    pub event: RequestEventId,
+    /// What it calls.
+    pub identity: InvocationIdentity,
+}
+
+impl Caller {
+    /// `client` calls `identity` with the request `event`.
+    #[must_use]
+    pub const fn new(
+        client: ClientPubkey,
+        event: RequestEventId,
+        identity: InvocationIdentity,
+    ) -> Self {
+        Self {
+            client,
+            event,
+            identity,
+        }
+    }
+}
+
+/// How many offers may be open (`Quoted` or `Issued`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenLimits {
+    /// For one client.
+    pub per_client: usize,
+    /// For all clients together.
+    pub total: usize,
+}
+
+impl OpenLimits {
+    /// At most `per_client` and `total` open offers.
+    #[must_use]
+    pub const fn new(per_client: usize, total: usize) -> Self {
+        Self { per_client, total }
+    }
+}
+
+impl Default for OpenLimits {
+    /// 20 for one client, 10,000 in all.
+    fn default() -> Self {
+        Self::new(20, 10_000)
+    }
+}
+
+/// The outcome of [`Ledger::open`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Opened {
+    /// A new entry was written.
+    New(Entry),
+    /// The request has an entry already.
+    Exists(Entry),
+    /// The same call has an open offer under explicit gating.
+    Outstanding(Entry),
+    /// Too many open offers; nothing was written.
+    Full,
+}
+
+/// The outcome of [`Ledger::apply`].
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "callers must handle each of these")]
+pub enum Applied {
+    /// At least one move was made.
+    Moved(Entry),
+    /// Everything had happened before; nothing was written.
+    Already(Entry),
+    /// The entry is in a state that does not allow the moves; nothing was written.
+    Refused(Entry),
+}
+
+impl Applied {
+    /// The entry as it is now.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        match self {
+            Self::Moved(entry) | Self::Already(entry) | Self::Refused(entry) => entry,
+        }
+    }
+}
+
+/// What [`Ledger::standing`] found.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The entry that this very event opened or claimed.
+    pub of_event: Option<Entry>,
+    /// Entries of the same call by the same client, not delivered and not abandoned, oldest first; at most
+    /// [`STANDING_AT_MOST`].
+    pub of_identity: Vec<Entry>,
+}
+
+/// How many entries of one call [`Ledger::standing`] reports.
+pub const STANDING_AT_MOST: usize = 16;
+
+/// Which entries [`Ledger::list`] lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryFilter {
+    /// Only these states; empty for all.
+    pub states: Vec<EntryState>,
+    /// Only this client.
+    pub client: Option<ClientPubkey>,
+    /// Only what was quoted after this entry: the last of the page before.
+    pub after: Option<(Timestamp, RequestEventId)>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl EntryFilter {
+    /// Entries in one of `states` (all if empty), a page of `limit`.
+    #[must_use]
+    pub fn new(states: Vec<EntryState>, limit: usize) -> Self {
+        Self {
+            states,
+            client: None,
+            after: None,
+            limit,
+        }
+    }
+
+    /// Starts behind `entry`.
+    #[must_use]
+    pub fn after(mut self, entry: &Entry) -> Self {
+        self.after = Some((entry.quoted_at, entry.id));
+        self
+    }
+}
+
+/// Object safety is part of the contract.
+const _: fn(&dyn Ledger) = |_| {};

@@ -1,0 +1,141 @@
+//! The contract of a rail on the server's side.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{PaymentOrder, PaymentRequest, Pmi, SettlementNotice, SettlementStatus, Unit};
+
+/// Notices of settlements, as a rail pushes them.
+pub type SettlementStream = mpsc::Receiver<SettlementNotice>;
+
+/// Makes payment requests of one payment method, and says whether they were paid.
+///
+/// The gate owns time: every call is made under a time limit, and its future may be dropped at any point; dropping must
+/// not lose money, which is why an order carries its [idempotency key](PaymentOrder::idempotency_key). The gate also owns
+/// truth: an amount or a method other than ordered is refused before the client sees it.
+///
+/// There is no method that waits for a payment. Waiting is the gate's: it listens to [`settlements`](Self::settlements)
+/// and looks up, at a pace of its own, what no notice came for.
+#[async_trait]
+pub trait PaymentProcessor: fmt::Debug + Send + Sync {
+    /// The payment method.
+    fn pmi(&self) -> &Pmi;
+
+    /// Whether amounts in `unit` can be charged.
+    fn accepts(&self, unit: &Unit) -> bool;
+
+    /// Makes the payment request for `order`. The same key again gives the same request, or at least none that could be
+    /// paid beside the first.
+    ///
+    /// # Errors
+    ///
+    /// A [`RailError`]. Its text goes to the log, never to the client.
+    async fn create_payment_required(
+        &self,
+        order: &PaymentOrder,
+    ) -> Result<PaymentRequest, RailError>;
+
+    /// Asks how `request` stands, now. May be asked at any time and any number of times, also after a restart.
+    ///
+    /// # Errors
+    ///
+    /// A [`RailError`], which the gate reads as [`SettlementStatus::Unknown`].
+    async fn lookup_payment(&self, request: &PaymentRequest)
+    -> Result<SettlementStatus, RailError>;
+
+    /// Notices as they happen. Called once. A rail that has none is looked up only.
+    fn settlements(&self) -> Option<SettlementStream> {
+        None
+    }
+}
+
+/// Why a rail could not do as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RailErrorKind {
+    /// No usable answer: whether it happened is not known.
+    Unknown,
+    /// Clearly not done: the rail said no.
+    Refused,
+    /// The rail answered with something that cannot be right.
+    Invalid,
+}
+
+/// What implementors of rails return when something goes wrong.
+pub struct RailError {
+    kind: RailErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl RailError {
+    /// No usable answer: a time-out, a broken connection.
+    pub fn unknown(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind: RailErrorKind::Unknown,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// A clear no.
+    pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind: RailErrorKind::Refused,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// An answer that cannot be right.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind: RailErrorKind::Invalid,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The same error, with its cause kept.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The category.
+    #[must_use]
+    pub fn kind(&self) -> RailErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for RailError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for RailError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RailError")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for RailError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// Object safety is part of the contract: processors are looked up by PMI at run time.
+const _: fn(&dyn PaymentProcessor) = |_| {};
