@@ -137,15 +137,15 @@ impl ServerInfo {
 /// What both ends need to know.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub keys: NostrKeys,
-    pub relays: Vec<String>,
-    pub encryption: EncryptionMode,
-    pub gift_wrap: GiftWrapMode,
-    pub ready_timeout: Duration,
+    pub(super) keys: NostrKeys,
+    pub(super) relays: Vec<String>,
+    pub(super) encryption: EncryptionMode,
+    pub(super) gift_wrap: GiftWrapMode,
+    pub(super) ready_timeout: Duration,
 }
 
 impl Settings {
-    pub fn new(keys: NostrKeys) -> Self {
+    pub(super) fn new(keys: NostrKeys) -> Self {
         Self {
             keys,
             relays: Vec::new(),
@@ -155,12 +155,12 @@ impl Settings {
         }
     }
 
-    pub fn keys(&self) -> &Keys {
+    pub(super) fn keys(&self) -> &Keys {
         self.keys.inner()
     }
 
     /// The relays as addresses, each once.
-    pub fn relay_urls(&self) -> Result<Vec<RelayUrl>> {
+    pub(super) fn relay_urls(&self) -> Result<Vec<RelayUrl>> {
         const MOST: usize = 32;
         let mut urls = Vec::new();
         for relay in &self.relays {
@@ -178,7 +178,7 @@ impl Settings {
     }
 
     /// The kinds to listen for: what is not accepted is not even asked for.
-    pub fn kinds(&self) -> Vec<Kind> {
+    pub(super) fn kinds(&self) -> Vec<Kind> {
         let wraps = self.encryption.takes_wraps();
         [
             (self.encryption.takes_plain(), MESSAGE),

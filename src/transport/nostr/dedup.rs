@@ -54,7 +54,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_capacity(MOST)
     }
 
@@ -64,7 +64,7 @@ impl Seen {
 
     /// Whether a delivery, by its claimed id, is a mere copy, which need not even be verified. Remembers nothing that it
     /// did not know: the most that a lying relay gets is that its own next copy counts as a retry.
-    pub fn drop_copy(&mut self, carrier: &Id, relay: usize, phase: Phase, now: Instant) -> bool {
+    pub(super) fn drop_copy(&mut self, carrier: &Id, relay: usize, phase: Phase, now: Instant) -> bool {
         let Some(known) = self.carriers.get_mut(carrier) else { return false };
         let copy = known.judge(relay, phase, now) == Verdict::Copy;
         if copy {
@@ -74,7 +74,7 @@ impl Seen {
     }
 
     /// Judges a verified delivery and remembers it.
-    pub fn admit(&mut self, carrier: Id, inner: Id, relay: usize, phase: Phase, now: Instant) -> Verdict {
+    pub(super) fn admit(&mut self, carrier: Id, inner: Id, relay: usize, phase: Phase, now: Instant) -> Verdict {
         if let Some(known) = self.carriers.get_mut(&carrier) {
             let verdict = known.judge(relay, phase, now);
             known.count_copy(relay, phase);

@@ -48,7 +48,7 @@ impl DevRelay {
 
 async fn accept(listener: TcpListener, relay: LocalRelay, stop: CancellationToken) {
     loop {
-        let Ok((stream, from)) = listener.accept().await else {
+        let Ok((mut stream, from)) = listener.accept().await else {
             // Out of descriptors, most likely: others may be freed.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
@@ -58,10 +58,10 @@ async fn accept(listener: TcpListener, relay: LocalRelay, stop: CancellationToke
             if stream.set_nodelay(true).is_err() {
                 return;
             }
-            if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
-                // The library wants the stream behind the handshake; nothing was read past it, because a client waits
-                // for its end.
-                let _ = relay.take_connection(socket.into_inner(), from).await;
+            // The library wants the stream behind the handshake; nothing was read past it, because a client waits for its
+            // end.
+            if tokio_tungstenite::accept_async(&mut stream).await.is_ok() {
+                let _ = relay.take_connection(stream, from).await;
             }
         }));
     }

@@ -22,14 +22,14 @@ pub(super) enum Wrap {
 }
 
 impl Wrap {
-    pub fn kind(self) -> u16 {
+    pub(super) fn kind(self) -> u16 {
         match self {
             Self::Persistent => WRAP_PERSISTENT,
             Self::Ephemeral => WRAP_EPHEMERAL,
         }
     }
 
-    pub fn from_kind(kind: u16) -> Option<Self> {
+    pub(super) fn from_kind(kind: u16) -> Option<Self> {
         match kind {
             WRAP_PERSISTENT => Some(Self::Persistent),
             WRAP_EPHEMERAL => Some(Self::Ephemeral),

@@ -27,19 +27,19 @@ const FAR_FUTURE: u64 = 4_102_444_800;
 /// A verified message.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub message: Message,
+    pub(super) message: Message,
     /// The signed event itself, never a wrap.
-    pub event: Event,
+    pub(super) event: Event,
     /// How it was wrapped, if it was.
-    pub wrap: Option<Wrap>,
-    pub phase: Phase,
+    pub(super) wrap: Option<Wrap>,
+    pub(super) phase: Phase,
     carrier: [u8; 32],
     relay: usize,
 }
 
 impl Opened {
     /// The tags as the rest of the crate knows them.
-    pub fn tags(&self) -> Vec<Tag> {
+    pub(super) fn tags(&self) -> Vec<Tag> {
         self.event.tags.iter().map(|tag| Tag::new(tag.as_slice())).collect()
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Acceptance {
 }
 
 impl Acceptance {
-    pub fn new(settings: &Settings, author: Option<PublicKey>) -> Self {
+    pub(super) fn new(settings: &Settings, author: Option<PublicKey>) -> Self {
         Self {
             keys: settings.keys().clone(),
             encryption: settings.encryption,
@@ -92,8 +92,12 @@ impl Acceptance {
             return Err("it is by somebody else");
         }
         let own = self.keys.public_key();
-        let mut recipients = inner.tags.public_keys().peekable();
-        let addressed = if recipients.peek().is_none() { wrap.is_some() } else { recipients.any(|key| *key == own) };
+        let mut recipients = inner.tags.public_keys();
+        let addressed = match recipients.next() {
+            None => wrap.is_some(),
+            Some(first) => *first == own || recipients.any(|key| *key == own),
+        };
+        drop(recipients);
         if !addressed {
             return Err("it is for somebody else");
         }

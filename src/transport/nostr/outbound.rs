@@ -20,7 +20,7 @@ pub(super) struct Route(pub Option<Wrap>);
 impl Route {
     /// The route of the answer to a message that came as `wrap` from a client that takes ephemeral wraps or not (N-111,
     /// N-112).
-    pub fn reply(wrap: Option<Wrap>, ephemeral: bool, mode: GiftWrapMode) -> Self {
+    pub(super) fn reply(wrap: Option<Wrap>, ephemeral: bool, mode: GiftWrapMode) -> Self {
         Self(wrap.map(|wrap| match mode {
             GiftWrapMode::Ephemeral => Wrap::Ephemeral,
             GiftWrapMode::Persistent => Wrap::Persistent,
@@ -29,7 +29,7 @@ impl Route {
         }))
     }
 
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self.0 {
             None => "plain",
             Some(Wrap::Persistent) => "wrap:1059",
@@ -38,7 +38,7 @@ impl Route {
     }
 
     /// Reads a route. One that nobody wrote is the safest that the settings allow.
-    pub fn parse(text: &str, settings: &Settings) -> Self {
+    pub(super) fn parse(text: &str, settings: &Settings) -> Self {
         match text {
             "plain" => Self(None),
             "wrap:1059" => Self(Some(Wrap::Persistent)),
@@ -48,7 +48,7 @@ impl Route {
     }
 
     /// The route to a client of whom nothing is known.
-    pub fn unknown(settings: &Settings) -> Self {
+    pub(super) fn unknown(settings: &Settings) -> Self {
         match (settings.encryption, settings.gift_wrap) {
             (EncryptionMode::Disabled, _) => Self(None),
             (_, GiftWrapMode::Ephemeral) => Self(Some(Wrap::Ephemeral)),

@@ -40,10 +40,10 @@ pub(super) enum Outcome {
 /// An event on its way to one relay.
 #[derive(Debug)]
 pub(super) struct Post {
-    pub id: EventId,
-    pub frame: Utf8Bytes,
-    pub since: Instant,
-    pub report: mpsc::Sender<Outcome>,
+    pub(super) id: EventId,
+    pub(super) frame: Utf8Bytes,
+    pub(super) since: Instant,
+    pub(super) report: mpsc::Sender<Outcome>,
 }
 
 impl Post {
@@ -73,7 +73,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Takes an event in, or tells its sender that there is no room.
-    pub fn add(&mut self, post: Post, now: Instant) {
+    pub(super) fn add(&mut self, post: Post, now: Instant) {
         // What is only waiting for an OK makes room first.
         while self.bytes + post.frame.len() > MOST_BYTES
             && let Some(oldest) = self.written.pop_front()
@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// The frame to write next. It counts as unconfirmed from here on; call [`flushed`](Self::flushed) once it is out.
-    pub fn next(&mut self, now: Instant) -> Option<Utf8Bytes> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<Utf8Bytes> {
         if let Some(due) = self.later.iter().position(|entry| entry.at <= now)
             && let Some(entry) = self.later.remove(due)
         {
@@ -109,19 +109,19 @@ impl Outbox {
     }
 
     /// The last `count` frames reached the socket.
-    pub fn flushed(&self, count: usize) {
+    pub(super) fn flushed(&self, count: usize) {
         for entry in self.written.iter().rev().take(count) {
             entry.post.tell(Outcome::Written);
         }
     }
 
     /// When there is something to write that has to wait now.
-    pub fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self) -> Option<Instant> {
         self.later.iter().map(|entry| entry.at).min()
     }
 
     /// The relay's word on an event; `reason` is the prefix of its message.
-    pub fn answered(&mut self, id: &EventId, accepted: bool, reason: &'static str, now: Instant) {
+    pub(super) fn answered(&mut self, id: &EventId, accepted: bool, reason: &'static str, now: Instant) {
         let Some(index) = self.written.iter().position(|entry| entry.post.id == *id) else { return };
         let Some(mut entry) = self.written.remove(index) else { return };
         if accepted || reason == "duplicate" {
@@ -143,7 +143,7 @@ impl Outbox {
     }
 
     /// The connection is a new one: what the old one may have lost is due again.
-    pub fn rewind(&mut self, now: Instant) {
+    pub(super) fn rewind(&mut self, now: Instant) {
         self.expire(now);
         while let Some(entry) = self.written.pop_back() {
             self.waiting.push_front(entry);
@@ -151,7 +151,7 @@ impl Outbox {
     }
 
     /// Gives up what is too old.
-    pub fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         let mut freed = 0;
         self.written.retain(|entry| {
             let keep = now.duration_since(entry.at) <= UNCONFIRMED;

@@ -29,7 +29,7 @@ pub(super) struct Relays {
 
 impl Relays {
     /// Connects to the relays and subscribes; what they deliver comes out of the receiver.
-    pub fn spawn(settings: &Settings) -> Result<(Self, mpsc::Receiver<Delivery>)> {
+    pub(super) fn spawn(settings: &Settings) -> Result<(Self, mpsc::Receiver<Delivery>)> {
         let urls = settings.relay_urls()?;
         let (deliveries, queue) = mpsc::channel(QUEUE);
         let (deaf, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -54,7 +54,7 @@ impl Relays {
     }
 
     /// Waits until one relay has confirmed the subscription: a message that is answered earlier would be lost.
-    pub async fn ready(&self, patience: Duration) -> Result<()> {
+    pub(super) async fn ready(&self, patience: Duration) -> Result<()> {
         let first = select_all(self.links.iter().map(|link| {
             let mut state = link.state.clone();
             Box::pin(async move { state.wait_for(|state| *state == LinkState::Ready).await.is_ok() })
@@ -70,17 +70,17 @@ impl Relays {
     }
 
     /// Wants no more events. Sending goes on.
-    pub fn close_intake(&self) {
+    pub(super) fn close_intake(&self) {
         self.deaf.cancel();
     }
 
     /// Is cancelled once no more events are wanted.
-    pub fn deaf(&self) -> CancellationToken {
+    pub(super) fn deaf(&self) -> CancellationToken {
         self.deaf.clone()
     }
 
     /// The addresses of the relays.
-    pub fn urls(&self) -> impl Iterator<Item = &nostr::RelayUrl> {
+    pub(super) fn urls(&self) -> impl Iterator<Item = &nostr::RelayUrl> {
         self.links.iter().map(|link| &link.url)
     }
 
@@ -88,7 +88,7 @@ impl Relays {
     ///
     /// An ephemeral event is done once it went over the wire to one relay, because not every relay confirms those; any
     /// other once one relay took it, or kept silent for a while. Refusals that may pass are tried again by the link.
-    pub async fn publish(&self, event: &Event) -> Result<()> {
+    pub(super) async fn publish(&self, event: &Event) -> Result<()> {
         let ephemeral = is_ephemeral(event.kind);
         let started = Instant::now();
         let deadline = started + KEEP_TRYING;

@@ -51,9 +51,9 @@ pub(super) enum Phase {
 /// An event as a relay delivered it: nothing about it is verified.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    pub relay: usize,
-    pub phase: Phase,
-    pub event: Event,
+    pub(super) relay: usize,
+    pub(super) phase: Phase,
+    pub(super) event: Event,
     /// Room in memory that the event takes until it is worked off.
     _room: OwnedSemaphorePermit,
 }
@@ -69,24 +69,24 @@ pub(super) enum LinkState {
 
 /// What reader and writer of a connection share.
 pub(super) struct LinkConfig {
-    pub index: usize,
-    pub url: RelayUrl,
-    pub keys: NostrKeys,
-    pub kinds: Vec<Kind>,
-    pub deliveries: mpsc::Sender<Delivery>,
-    pub room: Arc<Semaphore>,
+    pub(super) index: usize,
+    pub(super) url: RelayUrl,
+    pub(super) keys: NostrKeys,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) deliveries: mpsc::Sender<Delivery>,
+    pub(super) room: Arc<Semaphore>,
     /// No more events are wanted; sending goes on.
-    pub deaf: CancellationToken,
+    pub(super) deaf: CancellationToken,
     /// The end.
-    pub stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 /// The handle of a link.
 #[derive(Debug)]
 pub(super) struct RelayLink {
-    pub url: RelayUrl,
-    pub posts: mpsc::Sender<Post>,
-    pub state: watch::Receiver<LinkState>,
+    pub(super) url: RelayUrl,
+    pub(super) posts: mpsc::Sender<Post>,
+    pub(super) state: watch::Receiver<LinkState>,
 }
 
 /// Starts a link.

@@ -29,8 +29,8 @@ struct Session {
 /// What a message told, and what was known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    pub pmis: Vec<Pmi>,
-    pub ephemeral: bool,
+    pub(super) pmis: Vec<Pmi>,
+    pub(super) ephemeral: bool,
 }
 
 /// The sessions of a server.
@@ -38,12 +38,12 @@ pub(super) struct Heard {
 pub(super) struct Sessions(LruCache<ClientPubkey, Session>);
 
 impl Sessions {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(LruCache::new(MOST))
     }
 
     /// Learns from a message of `client`.
-    pub fn hear(&mut self, client: ClientPubkey, message: &Message, tags: &[Tag], wrap: Option<Wrap>) -> Heard {
+    pub(super) fn hear(&mut self, client: ClientPubkey, message: &Message, tags: &[Tag], wrap: Option<Wrap>) -> Heard {
         let own = Tag::pmis(tags);
         let first = self.0.peek(&client).is_none();
         let session = self.0.get_or_insert_mut(client, Session::default);
@@ -68,25 +68,25 @@ impl Sessions {
     }
 
     /// Whether the message that goes out to `client` now has to introduce the server. True once.
-    pub fn introduce(&mut self, client: ClientPubkey) -> bool {
+    pub(super) fn introduce(&mut self, client: ClientPubkey) -> bool {
         let session = self.0.get_or_insert_mut(client, Session::default);
         !std::mem::replace(&mut session.introduced, true)
     }
 
     /// The introduction did not get out.
-    pub fn not_introduced(&mut self, client: &ClientPubkey) {
+    pub(super) fn not_introduced(&mut self, client: &ClientPubkey) {
         if let Some(session) = self.0.peek_mut(client) {
             session.introduced = false;
         }
     }
 
     /// How to send `client` what answers nothing.
-    pub fn habit(&self, client: &ClientPubkey) -> Option<Habit> {
+    pub(super) fn habit(&self, client: &ClientPubkey) -> Option<Habit> {
         self.0.peek(client).map(|session| Habit { wrap: session.wrap, ephemeral: session.ephemeral })
     }
 
     /// The clients that asked for notifications.
-    pub fn initialized(&self) -> Vec<ClientPubkey> {
+    pub(super) fn initialized(&self) -> Vec<ClientPubkey> {
         self.0.iter().filter(|(_, session)| session.initialized).map(|(client, _)| *client).collect()
     }
 }
@@ -94,8 +94,8 @@ impl Sessions {
 /// How a client's last message was wrapped, and whether it takes ephemeral wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Habit {
-    pub wrap: Option<Wrap>,
-    pub ephemeral: bool,
+    pub(super) wrap: Option<Wrap>,
+    pub(super) ephemeral: bool,
 }
 
 #[cfg(test)]
