@@ -24,7 +24,7 @@ use crate::transport::{ClientInbound, ClientTransport, Introduction, Prepared};
 use crate::wire::{Message, Tag};
 
 /// Requests whose answers must be encrypted, remembered at most.
-const MOST_ENCRYPTED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const MOST_ENCRYPTED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 
 /// Asks one MCP server over Nostr relays.
 pub struct NostrClientTransport {

@@ -25,7 +25,6 @@ const READY: usize = 256;
 const FAR_FUTURE: u64 = 4_102_444_800;
 
 /// A verified message.
-#[derive(Debug)]
 pub(super) struct Opened {
     pub(super) message: Message,
     /// The signed event itself, never a wrap.

@@ -38,7 +38,6 @@ pub(super) enum Outcome {
 }
 
 /// An event on its way to one relay.
-#[derive(Debug)]
 pub(super) struct Post {
     pub(super) id: EventId,
     pub(super) frame: Utf8Bytes,
@@ -53,7 +52,6 @@ impl Post {
     }
 }
 
-#[derive(Debug)]
 struct Entry {
     post: Post,
     attempts: u32,
@@ -62,7 +60,7 @@ struct Entry {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outbox {
     waiting: VecDeque<Entry>,
     /// Refused for now.

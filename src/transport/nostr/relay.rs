@@ -49,7 +49,6 @@ pub(super) enum Phase {
 }
 
 /// An event as a relay delivered it: nothing about it is verified.
-#[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) relay: usize,
     pub(super) phase: Phase,

@@ -169,16 +169,14 @@ impl Intake {
         let client = keys::client_of(&opened.event.pubkey);
         let event = keys::event_of(&opened.event.id);
         let created_at = Timestamp::from_secs(opened.event.created_at.as_secs());
-        let heard = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).hear(
-            client,
-            &opened.message,
-            &tags,
-            opened.wrap,
-        );
-        let mut origin = Origin::new(client, event, created_at);
         // What a relay kept from before our start may have been answered by our predecessor.
         let stale = opened.phase == Phase::FirstReplay && created_at < self.started;
-        origin.redelivered = verdict == Verdict::Redelivered || stale;
+        let redelivered = verdict == Verdict::Redelivered || stale;
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = sessions.hear(client, &opened.message, &tags, opened.wrap, !redelivered);
+        drop(sessions);
+        let mut origin = Origin::new(client, event, created_at);
+        origin.redelivered = redelivered;
         origin.pmis = heard.pmis;
         origin.interaction = Tag::interaction(&tags);
         let route = Route::reply(opened.wrap, heard.ephemeral, self.gift_wrap);

@@ -10,7 +10,7 @@ use super::gift_wrap::Wrap;
 use crate::payment::{ClientPubkey, Pmi};
 use crate::wire::{Message, Tag};
 
-const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 
 #[derive(Debug, Default)]
 struct Session {
@@ -22,7 +22,7 @@ struct Session {
     initialized: bool,
     /// The client takes ephemeral wraps.
     ephemeral: bool,
-    /// How its last message was wrapped.
+    /// How its last encrypted message was wrapped, if it ever encrypted.
     wrap: Option<Wrap>,
 }
 
@@ -42,19 +42,28 @@ impl Sessions {
         Self(LruCache::new(MOST))
     }
 
-    /// Learns from a message of `client`.
-    pub(super) fn hear(&mut self, client: ClientPubkey, message: &Message, tags: &[Tag], wrap: Option<Wrap>) -> Heard {
+    /// Learns from a message of `client`. A message that is not `fresh` may be replayed by somebody else, so it changes
+    /// nothing that is known already.
+    pub(super) fn hear(
+        &mut self,
+        client: ClientPubkey,
+        message: &Message,
+        tags: &[Tag],
+        wrap: Option<Wrap>,
+        fresh: bool,
+    ) -> Heard {
         let own = Tag::pmis(tags);
         let first = self.0.peek(&client).is_none();
         let session = self.0.get_or_insert_mut(client, Session::default);
         match message {
-            Message::Request(request) if request.method == "initialize" => {
+            Message::Request(request) if fresh && request.method == "initialize" => {
                 // A client that starts over knows nothing any more.
+                session.wrap = None;
                 session.introduced = false;
                 session.initialized = false;
                 session.pmis.clone_from(&own);
             }
-            Message::Notification(notification) if notification.method == "notifications/initialized" => {
+            Message::Notification(notification) if fresh && notification.method == "notifications/initialized" => {
                 session.initialized = true;
             }
             _ if first => session.pmis.clone_from(&own),
@@ -62,7 +71,8 @@ impl Sessions {
         }
         let says = |name: &str| tags.iter().any(|tag| tag.name() == name && tag.parts().len() == 1);
         session.ephemeral |= wrap == Some(Wrap::Ephemeral) || says("support_encryption_ephemeral");
-        session.wrap = wrap;
+        // A client that has used encryption is not fallen back to plaintext for.
+        session.wrap = wrap.or(session.wrap);
         let pmis = if own.is_empty() { session.pmis.clone() } else { own };
         Heard { pmis, ephemeral: session.ephemeral }
     }
@@ -116,31 +126,42 @@ mod tests {
     #[test]
     fn the_first_message_sets_the_baseline_and_a_tag_on_the_message_wins() {
         let mut sessions = Sessions::new();
-        sessions.hear(CLIENT, &request("initialize"), &[Tag::pmi(&pmi("a"))], None);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None).pmis, [pmi("a")]);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[Tag::pmi(&pmi("b"))], None).pmis, [pmi("b")]);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None).pmis, [pmi("a")]);
+        sessions.hear(CLIENT, &request("initialize"), &[Tag::pmi(&pmi("a"))], None, true);
+        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None, true).pmis, [pmi("a")]);
+        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[Tag::pmi(&pmi("b"))], None, true).pmis, [pmi("b")]);
+        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None, true).pmis, [pmi("a")]);
     }
 
     #[test]
     fn the_server_introduces_itself_once_until_the_client_starts_over() {
         let mut sessions = Sessions::new();
-        sessions.hear(CLIENT, &request("tools/call"), &[], None);
+        sessions.hear(CLIENT, &request("tools/call"), &[], None, true);
         assert!(sessions.introduce(CLIENT));
         assert!(!sessions.introduce(CLIENT));
         sessions.not_introduced(&CLIENT);
         assert!(sessions.introduce(CLIENT));
-        sessions.hear(CLIENT, &request("initialize"), &[], None);
+        sessions.hear(CLIENT, &request("initialize"), &[], None, true);
         assert!(sessions.introduce(CLIENT));
+    }
+
+    #[test]
+    fn a_replay_changes_nothing() {
+        let mut sessions = Sessions::new();
+        sessions.hear(CLIENT, &request("tools/call"), &[Tag::pmi(&pmi("a"))], Some(Wrap::Ephemeral), true);
+        assert!(sessions.introduce(CLIENT));
+        sessions.hear(CLIENT, &request("initialize"), &[Tag::pmi(&pmi("b"))], None, false);
+        assert!(!sessions.introduce(CLIENT));
+        assert_eq!(sessions.hear(CLIENT, &request("x"), &[], None, true).pmis, [pmi("a")]);
+        assert_eq!(sessions.habit(&CLIENT).unwrap().wrap, Some(Wrap::Ephemeral));
     }
 
     #[test]
     fn only_initialized_clients_are_broadcast_to() {
         let mut sessions = Sessions::new();
-        sessions.hear(CLIENT, &request("tools/call"), &[], None);
+        sessions.hear(CLIENT, &request("tools/call"), &[], None, true);
         assert!(sessions.initialized().is_empty());
         let done: Message = Notification { method: "notifications/initialized".into(), params: None }.into();
-        sessions.hear(CLIENT, &done, &[], None);
+        sessions.hear(CLIENT, &done, &[], None, true);
         assert_eq!(sessions.initialized(), [CLIENT]);
     }
 
@@ -148,9 +169,9 @@ mod tests {
     fn ephemeral_wraps_are_learned_from_the_tag_or_by_example() {
         let mut sessions = Sessions::new();
         let other = ClientPubkey::from_bytes([2; 32]);
-        assert!(!sessions.hear(CLIENT, &request("x"), &[], Some(Wrap::Persistent)).ephemeral);
-        assert!(sessions.hear(CLIENT, &request("x"), &[Tag::new(["support_encryption_ephemeral"])], None).ephemeral);
-        assert!(sessions.hear(other, &request("x"), &[], Some(Wrap::Ephemeral)).ephemeral);
+        assert!(!sessions.hear(CLIENT, &request("x"), &[], Some(Wrap::Persistent), true).ephemeral);
+        assert!(sessions.hear(CLIENT, &request("x"), &[Tag::new(["support_encryption_ephemeral"])], None, true).ephemeral);
+        assert!(sessions.hear(other, &request("x"), &[], Some(Wrap::Ephemeral), true).ephemeral);
     }
 
     #[test]
@@ -159,7 +180,7 @@ mod tests {
         for n in 0..MOST.get() as u32 + 10 {
             let mut key = [0; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
-            sessions.hear(ClientPubkey::from_bytes(key), &request("x"), &[], None);
+            sessions.hear(ClientPubkey::from_bytes(key), &request("x"), &[], None, true);
         }
         assert_eq!(sessions.0.len(), MOST.get());
     }
