@@ -6,6 +6,7 @@
 //! let requests = relay.messages_to(&server_keys);
 //! ```
 #![allow(dead_code, reason = "every test file that includes this uses another part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot listen cannot go on")]
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,7 +27,7 @@ type Matcher = Box<dyn FnMut(&Event) -> bool + Send>;
 
 /// How the relay answers what is published to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// `OK true`.
     Accept,
     /// `OK false` with this reason; the event goes nowhere.
@@ -36,25 +37,25 @@ pub enum Answer {
 }
 
 /// The switches. All are off at first.
-pub struct Faults {
+pub(crate) struct Faults {
     /// How many more copies of each event are delivered.
-    pub duplicates: usize,
+    pub(crate) duplicates: usize,
     /// How long each event is held back.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Before each event a copy with the same id and other content is delivered.
-    pub corrupt_first: bool,
+    pub(crate) corrupt_first: bool,
     /// How publishing is answered.
-    pub answer: Answer,
+    pub(crate) answer: Answer,
     /// Answers to the next published events, before `answer` counts.
-    pub next_answers: Vec<Answer>,
+    pub(crate) next_answers: Vec<Answer>,
     /// Published events for which this is true are accepted and lost.
-    pub lose: Option<Matcher>,
+    pub(crate) lose: Option<Matcher>,
     /// Connections are refused until then.
-    pub refuse_until: Option<Instant>,
+    pub(crate) refuse_until: Option<Instant>,
     /// Subscriptions are refused with this reason, so many times.
-    pub close_subscriptions: Option<(usize, String)>,
+    pub(crate) close_subscriptions: Option<(usize, String)>,
     /// Clients must authenticate (NIP-42) before they subscribe.
-    pub require_auth: bool,
+    pub(crate) require_auth: bool,
 }
 
 impl Faults {
@@ -73,7 +74,7 @@ impl Faults {
     }
 
     /// Loses the next event for which `matches` is true, and no other.
-    pub fn drop_next(&mut self, mut matches: impl FnMut(&Event) -> bool + Send + 'static) {
+    pub(crate) fn drop_next(&mut self, mut matches: impl FnMut(&Event) -> bool + Send + 'static) {
         let mut done = false;
         self.lose = Some(Box::new(move |event| {
             let hit = !done && matches(event);
@@ -83,12 +84,12 @@ impl Faults {
     }
 
     /// Loses every event for which `matches` is true.
-    pub fn drop_all(&mut self, matches: impl FnMut(&Event) -> bool + Send + 'static) {
+    pub(crate) fn drop_all(&mut self, matches: impl FnMut(&Event) -> bool + Send + 'static) {
         self.lose = Some(Box::new(matches));
     }
 
     /// Refuses connections for a while.
-    pub fn refuse_for(&mut self, time: Duration) {
+    pub(crate) fn refuse_for(&mut self, time: Duration) {
         self.refuse_until = Some(Instant::now() + time);
     }
 }
@@ -114,7 +115,7 @@ struct Shared {
 }
 
 /// See the [module](self). Ends when it is dropped.
-pub struct FaultyRelay {
+pub(crate) struct FaultyRelay {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
     frozen: watch::Sender<bool>,
@@ -130,7 +131,7 @@ impl fmt::Debug for FaultyRelay {
 
 impl FaultyRelay {
     /// Listens on a free port of this machine.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Mutex::new(Shared {
@@ -147,43 +148,43 @@ impl FaultyRelay {
     }
 
     /// Where it is reached.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
 
     /// Turns switches.
-    pub fn set(&self, change: impl FnOnce(&mut Faults)) {
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut lock(&self.shared).faults);
     }
 
     /// Turns all switches off.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         lock(&self.shared).faults = Faults::new();
         self.frozen.send_replace(false);
     }
 
     /// Everything that was published, in order, whatever became of it.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         lock(&self.shared).log.clone()
     }
 
     /// The published events of a kind.
-    pub fn events_of(&self, kind: u16) -> Vec<Event> {
+    pub(crate) fn events_of(&self, kind: u16) -> Vec<Event> {
         self.events().into_iter().filter(|event| event.kind.as_u16() == kind).collect()
     }
 
     /// The messages (kind 25910) that were published for the owner of `keys`, unwrapped.
-    pub fn messages_to(&self, keys: &Keys) -> Vec<Event> {
+    pub(crate) fn messages_to(&self, keys: &Keys) -> Vec<Event> {
         self.events().iter().filter_map(|event| open(event, keys)).collect()
     }
 
     /// The contents of [`messages_to`](Self::messages_to) as JSON.
-    pub fn json_to(&self, keys: &Keys) -> Vec<serde_json::Value> {
+    pub(crate) fn json_to(&self, keys: &Keys) -> Vec<serde_json::Value> {
         self.messages_to(keys).iter().filter_map(|event| serde_json::from_str(&event.content).ok()).collect()
     }
 
     /// Waits until something that was or will be published matches.
-    pub async fn wait_for(&self, patience: Duration, matches: impl Fn(&Event) -> bool) -> Option<Event> {
+    pub(crate) async fn wait_for(&self, patience: Duration, matches: impl Fn(&Event) -> bool) -> Option<Event> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(event) = self.events().into_iter().find(|event| matches(event)) {
@@ -197,12 +198,12 @@ impl FaultyRelay {
     }
 
     /// Delivers `event` to whom it concerns, as if it were published, without storing or logging it.
-    pub fn inject(&self, event: &Event) {
+    pub(crate) fn inject(&self, event: &Event) {
         deliver(&lock(&self.shared), event, 1, false);
     }
 
     /// Delivers a published event once more.
-    pub fn replay(&self, id: EventId) {
+    pub(crate) fn replay(&self, id: EventId) {
         let shared = lock(&self.shared);
         if let Some(event) = shared.log.iter().find(|event| event.id == id) {
             deliver(&shared, event, 1, false);
@@ -210,54 +211,54 @@ impl FaultyRelay {
     }
 
     /// Sends this text to everybody.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         for connection in lock(&self.shared).connections.values() {
             let _ = connection.out.send(text.to_owned());
         }
     }
 
     /// Cuts all connections. New ones are accepted at once.
-    pub fn disconnect_all(&self) {
+    pub(crate) fn disconnect_all(&self) {
         let mut shared = lock(&self.shared);
         std::mem::take(&mut shared.cut).cancel();
         shared.connections.clear();
     }
 
     /// Down for a while: cuts all connections and refuses new ones.
-    pub fn go_down_for(&self, time: Duration) {
+    pub(crate) fn go_down_for(&self, time: Duration) {
         self.set(|faults| faults.refuse_for(time));
         self.disconnect_all();
     }
 
     /// Neither reads nor writes while frozen, but keeps the connections: half-open links.
-    pub fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&self, frozen: bool) {
         self.frozen.send_replace(frozen);
     }
 
     /// How many connections there are.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         lock(&self.shared).connections.len()
     }
 
     /// How many live subscriptions there are.
-    pub fn subscriptions(&self) -> usize {
+    pub(crate) fn subscriptions(&self) -> usize {
         lock(&self.shared).connections.values().map(|connection| connection.subscriptions.len()).sum()
     }
 
     /// The filters of the live subscriptions.
-    pub fn filters(&self) -> Vec<Filter> {
+    pub(crate) fn filters(&self) -> Vec<Filter> {
         let shared = lock(&self.shared);
         shared.connections.values().flat_map(|c| c.subscriptions.values().flatten().cloned()).collect()
     }
 
     /// Ends it for good.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         self.stop.cancel();
     }
 }
 
 /// The message in `event`, if it is one for the owner of `keys`.
-pub fn open(event: &Event, keys: &Keys) -> Option<Event> {
+pub(crate) fn open(event: &Event, keys: &Keys) -> Option<Event> {
     if !event.tags.public_keys().any(|key| *key == keys.public_key()) {
         return None;
     }
@@ -458,7 +459,7 @@ fn deliver(shared: &Shared, event: &Event, copies: usize, corrupt: bool) {
 }
 
 /// The same id and signature around other content.
-pub fn corrupted(event: &Event) -> Event {
+pub(crate) fn corrupted(event: &Event) -> Event {
     let mut copy = event.clone();
     copy.content = format!("{} ", event.content.replace("tools/call", "tools/list"));
     copy

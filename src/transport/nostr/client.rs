@@ -13,8 +13,9 @@ use nostr::{Event, EventId, JsonUtil, Keys, PublicKey};
 use tokio::sync::mpsc;
 
 use super::config::{EncryptionMode, GiftWrapMode, Settings};
+use super::dedup::Verdict;
 use super::gift_wrap::Wrap;
-use super::inbound::{self, Acceptance, Opened};
+use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route, SUPPORT_EPHEMERAL};
 use super::publish::Relays;
@@ -124,8 +125,8 @@ impl NostrClientBuilder {
             encrypted: Mutex::new(LruCache::new(MOST_ENCRYPTED)),
         });
         let acceptance = Acceptance::new(&settings, Some(server));
-        let known = knowledge.clone();
-        let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), move |opened, _| known.take(opened));
+        let intake = Answers(knowledge.clone());
+        let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), intake);
         relays.ready(settings.ready_timeout).await?;
         Ok(Arc::new(NostrClientTransport {
             settings,
@@ -139,27 +140,44 @@ impl NostrClientBuilder {
     }
 }
 
-impl Knowledge {
-    fn take(&self, opened: Opened) -> Option<ClientInbound> {
-        let in_reply_to = opened.event.tags.event_ids().next().copied();
-        let answers_encrypted = |id: &EventId| {
-            self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
-        };
-        if opened.wrap.is_none() && in_reply_to.as_ref().is_some_and(answers_encrypted) {
-            tracing::debug!("dropped a plaintext answer to an encrypted request");
+/// Turns verified messages into what the caller sees.
+struct Answers(Arc<Knowledge>);
+
+impl Intake for Answers {
+    type Output = ClientInbound;
+
+    fn wants(&self, opened: &Opened) -> bool {
+        // A plaintext answer to a secret: not even remembered, so that it cannot hide the real one.
+        opened.wrap.is_some() || !answered(&opened.event).is_some_and(|id| self.0.was_encrypted(id))
+    }
+
+    fn take(&self, opened: Opened, verdict: Verdict) -> Option<ClientInbound> {
+        // What the server sends again it signs again: a known event is a relay's echo.
+        if verdict != Verdict::New {
             return None;
         }
         let mut tags = opened.tags();
         tags.retain(|tag| !matches!(tag.name(), "p" | "e"));
         let says = tags.iter().any(|tag| tag.name() == SUPPORT_EPHEMERAL && tag.parts().len() == 1);
         if says || opened.wrap == Some(Wrap::Ephemeral) {
-            self.ephemeral.store(true, Ordering::Relaxed);
+            self.0.ephemeral.store(true, Ordering::Relaxed);
         }
-        let signed = opened.event.as_json();
-        let mut inbound = ClientInbound::new(opened.message, in_reply_to.as_ref().map(keys::event_of));
+        let in_reply_to = answered(&opened.event).map(keys::event_of);
+        let mut inbound = ClientInbound::new(opened.message, in_reply_to);
         inbound.tags = tags;
-        inbound.signed = signed;
+        inbound.signed = opened.event.as_json();
         Some(inbound)
+    }
+}
+
+/// The request that `event` is about.
+fn answered(event: &Event) -> Option<&EventId> {
+    event.tags.event_ids().next()
+}
+
+impl Knowledge {
+    fn was_encrypted(&self, id: &EventId) -> bool {
+        self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     fn sent_encrypted(&self, id: EventId) {
@@ -169,14 +187,14 @@ impl Knowledge {
 
 impl Issued {
     /// Signs `content` so that the id is a new one: with a random tag if the same was said within this second.
-    fn sign(&mut self, keys: &Keys, content: String, mut tags: Vec<Tag>) -> Result<Event> {
+    fn sign(&mut self, keys: &Keys, content: &str, mut tags: Vec<Tag>) -> Result<Event> {
         let now = nostr::Timestamp::now().as_secs();
         if now != self.second {
             self.second = now;
             self.ids.clear();
         }
         loop {
-            let event = outbound::message(keys, content.clone(), &tags)?;
+            let event = outbound::message(keys, content.to_owned(), &tags)?;
             if self.ids.insert(event.id) {
                 return Ok(event);
             }
@@ -205,7 +223,7 @@ impl ClientTransport for NostrClientTransport {
             .issued
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .sign(self.settings.keys(), message.to_json(), tags)?;
+            .sign(self.settings.keys(), &message.to_json(), tags)?;
         let route = self.route();
         outbound::check_size(&event, route)?;
         if route.0.is_some() {
@@ -260,7 +278,7 @@ mod tests {
         let keys = Keys::generate();
         let mut issued = Issued::default();
         let ids: HashSet<RequestEventId> = (0..50)
-            .map(|_| keys::event_of(&issued.sign(&keys, "{}".into(), vec![Tag::new(["p", "x"])]).unwrap().id))
+            .map(|_| keys::event_of(&issued.sign(&keys, "{}", vec![Tag::new(["p", "x"])]).unwrap().id))
             .collect();
         assert_eq!(ids.len(), 50);
     }

@@ -186,7 +186,8 @@ impl Settings {
             (wraps && self.gift_wrap.takes_ephemeral(), WRAP_EPHEMERAL),
         ]
         .into_iter()
-        .filter_map(|(wanted, kind)| wanted.then(|| Kind::from(kind)))
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, kind)| Kind::from(kind))
         .collect()
     }
 }

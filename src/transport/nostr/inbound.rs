@@ -108,14 +108,24 @@ impl Acceptance {
     }
 }
 
-/// Runs the way from `deliveries` to the receiver; `judge` turns a verified message that is no copy into what is
-/// received, in order.
-pub(super) fn spawn<T: Send + 'static>(
+/// What an end makes of verified messages.
+pub(super) trait Intake: Send + 'static {
+    type Output: Send + 'static;
+
+    /// Whether the message counts at all. One that does not is not remembered either.
+    fn wants(&self, opened: &Opened) -> bool;
+
+    /// Turns a message that is no copy into what is received.
+    fn take(&self, opened: Opened, verdict: Verdict) -> Option<Self::Output>;
+}
+
+/// Runs the way from `deliveries` to the receiver, in order.
+pub(super) fn spawn<I: Intake>(
     acceptance: Acceptance,
     mut deliveries: mpsc::Receiver<Delivery>,
     deaf: CancellationToken,
-    mut judge: impl FnMut(Opened, Verdict) -> Option<T> + Send + 'static,
-) -> mpsc::Receiver<T> {
+    intake: I,
+) -> mpsc::Receiver<I::Output> {
     let seen = Arc::new(Mutex::new(Seen::new()));
     let (started, mut opening) = mpsc::channel::<JoinHandle<Option<Opened>>>(AT_ONCE);
     let (ready, received) = mpsc::channel(READY);
@@ -150,6 +160,9 @@ pub(super) fn spawn<T: Send + 'static>(
     tokio::spawn(async move {
         while let Some(handle) = opening.recv().await {
             let Ok(Some(opened)) = handle.await else { continue };
+            if !intake.wants(&opened) {
+                continue;
+            }
             let verdict = seen.lock().unwrap_or_else(PoisonError::into_inner).admit(
                 opened.carrier,
                 opened.event.id.to_bytes(),
@@ -160,7 +173,7 @@ pub(super) fn spawn<T: Send + 'static>(
             if verdict == Verdict::Copy {
                 continue;
             }
-            if let Some(output) = judge(opened, verdict)
+            if let Some(output) = intake.take(opened, verdict)
                 && ready.send(output).await.is_err()
             {
                 return;

@@ -40,7 +40,7 @@ impl Route {
     /// Reads a route. One that nobody wrote is the safest that the settings allow.
     pub(super) fn parse(text: &str, settings: &Settings) -> Self {
         match text {
-            "plain" => Self(None),
+            "plain" if settings.encryption.takes_plain() => Self(None),
             "wrap:1059" => Self(Some(Wrap::Persistent)),
             "wrap:21059" => Self(Some(Wrap::Ephemeral)),
             _ => Self::unknown(settings),
@@ -61,7 +61,7 @@ fn encryption_tags(settings: &Settings) -> impl Iterator<Item = Tag> {
     let wraps = settings.encryption.takes_wraps();
     let ephemeral = wraps && settings.gift_wrap.takes_ephemeral();
     let tags = [(wraps, SUPPORT_ENCRYPTION), (ephemeral, SUPPORT_EPHEMERAL)];
-    tags.into_iter().filter_map(|(on, name)| on.then(|| Tag::new([name])))
+    tags.into_iter().filter(|(on, _)| *on).map(|(_, name)| Tag::new([name]))
 }
 
 /// Everything that a server tells about itself (N-28, N-29), in the order of the reference SDK.

@@ -21,6 +21,11 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_WRITTEN: usize = 1024;
 /// How long an OK is waited for, and how far back a new connection repeats.
 const UNCONFIRMED: Duration = Duration::from_secs(20);
+/// When an ephemeral event is said again after a reconnect: whoever it is for lost the same relay, and may have been later
+/// in coming back.
+const SAY_AGAIN: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(9)];
+/// How long after a reconnect others may still be missing.
+const RETURNING: Duration = Duration::from_secs(5);
 /// First pause after a refusal that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,6 +47,8 @@ pub(super) struct Post {
     pub(super) id: EventId,
     pub(super) frame: Utf8Bytes,
     pub(super) since: Instant,
+    /// Relays do not keep it for those who come later.
+    pub(super) ephemeral: bool,
     pub(super) report: mpsc::Sender<Outcome>,
 }
 
@@ -49,6 +56,12 @@ impl Post {
     fn tell(&self, outcome: Outcome) {
         // Nobody listens any more, or enough was said: both are fine.
         let _ = self.report.try_send(outcome);
+    }
+
+    /// The same event without anybody who waits for it.
+    fn echo(&self) -> Self {
+        let (report, _) = mpsc::channel(1);
+        Self { id: self.id, frame: self.frame.clone(), since: self.since, ephemeral: self.ephemeral, report }
     }
 }
 
@@ -63,10 +76,11 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Outbox {
     waiting: VecDeque<Entry>,
-    /// Refused for now.
+    /// Refused for now, or to be said again.
     later: VecDeque<Entry>,
     written: VecDeque<Entry>,
     bytes: usize,
+    reconnected: Option<Instant>,
 }
 
 impl Outbox {
@@ -83,7 +97,20 @@ impl Outbox {
             return;
         }
         self.bytes += post.frame.len();
+        if post.ephemeral && self.reconnected.is_some_and(|at| now.duration_since(at) < RETURNING) {
+            self.say_again(&post, &SAY_AGAIN[..1], now);
+        }
         self.waiting.push_back(Entry { post, attempts: 0, at: now });
+    }
+
+    fn say_again(&mut self, post: &Post, pauses: &[Duration], now: Instant) {
+        for pause in pauses {
+            if self.later.len() >= MOST_WAITING || self.bytes + post.frame.len() > MOST_BYTES {
+                return;
+            }
+            self.bytes += post.frame.len();
+            self.later.push_back(Entry { post: post.echo(), attempts: 0, at: now + *pause });
+        }
     }
 
     /// The frame to write next. It counts as unconfirmed from here on; call [`flushed`](Self::flushed) once it is out.
@@ -146,6 +173,12 @@ impl Outbox {
         while let Some(entry) = self.written.pop_back() {
             self.waiting.push_front(entry);
         }
+        let ephemeral: Vec<Post> =
+            self.waiting.iter().filter(|entry| entry.post.ephemeral).map(|entry| entry.post.echo()).collect();
+        for post in ephemeral {
+            self.say_again(&post, &SAY_AGAIN, now);
+        }
+        self.reconnected = Some(now);
     }
 
     /// Gives up what is too old.
@@ -176,7 +209,7 @@ mod tests {
 
     fn post(n: u8, since: Instant) -> (Post, mpsc::Receiver<Outcome>) {
         let (report, outcomes) = mpsc::channel(4);
-        (Post { id: EventId::from_byte_array([n; 32]), frame: "frame".into(), since, report }, outcomes)
+        (Post { id: EventId::from_byte_array([n; 32]), frame: "frame".into(), since, ephemeral: n >= 100, report }, outcomes)
     }
 
     #[test]
@@ -226,6 +259,25 @@ mod tests {
         outbox.rewind(now);
         assert_eq!(outbox.waiting.iter().map(|entry| entry.post.id.to_bytes()[0]).collect::<Vec<_>>(), [0, 1, 2]);
         drop(reports);
+    }
+
+    #[test]
+    fn after_a_reconnect_ephemeral_events_are_said_again() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        let (sent, mut outcomes) = post(100, now);
+        let id = sent.id;
+        outbox.add(sent, now);
+        assert_eq!(outbox.wake(), None, "not before there was a reconnect");
+        outbox.rewind(now);
+        for at in [now, now + SAY_AGAIN[0], now + SAY_AGAIN[1]] {
+            assert!(outbox.next(at).is_some());
+            assert!(outbox.next(at).is_none());
+            outbox.answered(&id, true, "", at);
+        }
+        assert_eq!(outcomes.try_recv(), Ok(Outcome::Accepted));
+        assert!(outcomes.try_recv().is_err(), "whoever waits is told once");
+        assert_eq!(outbox.bytes, 0);
     }
 
     #[test]

@@ -94,7 +94,13 @@ impl Relays {
         let deadline = started + KEEP_TRYING;
         let frame: tokio_tungstenite::tungstenite::Utf8Bytes = ClientMessage::event(event.clone()).as_json().into();
         let (report, mut outcomes) = mpsc::channel(self.links.len() * 4);
-        let post = || Post { id: event.id, frame: frame.clone(), since: started, report: report.clone() };
+        let post = || Post {
+            id: event.id,
+            frame: frame.clone(),
+            since: started,
+            ephemeral,
+            report: report.clone(),
+        };
         let mut open = self.links.iter().filter(|link| link.posts.try_send(post()).is_ok()).count();
         if open == 0 {
             // Every link is behind: wait for the first that has room again.

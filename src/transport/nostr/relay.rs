@@ -94,7 +94,7 @@ pub(super) fn spawn(config: LinkConfig) -> RelayLink {
     let (state, states) = watch::channel(LinkState::Down);
     let url = config.url.clone();
     let stop = config.stop.clone();
-    let link = Link { config, posts: waiting, outbox: Outbox::default(), state, subscribed_before: false };
+    let link = Link { config, posts: waiting, outbox: Outbox::default(), state, subscribed_before: false, connected_before: false };
     tokio::spawn(async move {
         stop.run_until_cancelled(link.run()).await;
     });
@@ -107,6 +107,7 @@ struct Link {
     outbox: Outbox,
     state: watch::Sender<LinkState>,
     subscribed_before: bool,
+    connected_before: bool,
 }
 
 /// What the reader tells the writer.
@@ -175,7 +176,10 @@ impl Link {
     }
 
     async fn write(&mut self, mut sink: SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
-        self.outbox.rewind(Instant::now());
+        if self.connected_before {
+            self.outbox.rewind(Instant::now());
+        }
+        self.connected_before = true;
         let mut ping = tokio::time::interval(PING);
         let mut subscribe_at = (!self.config.deaf.is_cancelled()).then(Instant::now);
         let mut pause = RESUBSCRIBE_FIRST;

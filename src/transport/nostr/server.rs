@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::announce::Announcer;
 use super::config::{EncryptionMode, GiftWrapMode, ServerInfo, Settings};
 use super::dedup::Verdict;
-use super::inbound::{self, Acceptance, Opened};
+use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
 use super::publish::Relays;
@@ -136,10 +136,9 @@ impl NostrServerBuilder {
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
         let (relays, deliveries) = Relays::spawn(&settings)?;
         let sessions = Arc::new(Mutex::new(Sessions::new()));
-        let intake = Intake { sessions: sessions.clone(), gift_wrap: settings.gift_wrap, started };
+        let intake = Requests { sessions: sessions.clone(), gift_wrap: settings.gift_wrap, started };
         let acceptance = Acceptance::new(&settings, None);
-        let inbound =
-            inbound::spawn(acceptance, deliveries, relays.deaf(), move |opened, verdict| intake.take(opened, verdict));
+        let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), intake);
         relays.ready(settings.ready_timeout).await?;
         Ok(Arc::new(NostrServerTransport {
             settings,
@@ -154,17 +153,20 @@ impl NostrServerBuilder {
 }
 
 /// Turns verified messages into what the gate sees.
-struct Intake {
+struct Requests {
     sessions: Arc<Mutex<Sessions>>,
     gift_wrap: GiftWrapMode,
     started: Timestamp,
 }
 
-impl Intake {
+impl Intake for Requests {
+    type Output = Inbound;
+
+    fn wants(&self, opened: &Opened) -> bool {
+        !matches!(opened.message, Message::Response(_))
+    }
+
     fn take(&self, opened: Opened, verdict: Verdict) -> Option<Inbound> {
-        if matches!(opened.message, Message::Response(_)) {
-            return None;
-        }
         let tags = opened.tags();
         let client = keys::client_of(&opened.event.pubkey);
         let event = keys::event_of(&opened.event.id);
