@@ -565,3 +565,15 @@ async fn a_closed_transport_gives_out_what_it_has_and_still_sends() {
     pair.server.send(&first.origin.reply_to, answer(&first)).await.unwrap();
     pair.got().await;
 }
+
+#[tokio::test]
+async fn what_was_sent_last_survives_the_end() {
+    let relay = FaultyRelay::start().await;
+    for _ in 0..20 {
+        let pair = pair(&[relay.url()], EncryptionMode::Disabled, GiftWrapMode::Optional).await;
+        let prepared = pair.ask(&call(1)).await;
+        pair.client.shutdown().await;
+        assert_eq!(pair.heard().await.origin.event, prepared.event);
+        assert!(pair.client.publish(&prepared).await.is_err());
+    }
+}

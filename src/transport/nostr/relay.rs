@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::config::{MAX_FRAME, SKEW};
 use super::keys::NostrKeys;
@@ -25,6 +26,8 @@ use super::socket::{self, Socket};
 use crate::error::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a connection may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(15);
@@ -89,15 +92,12 @@ pub(super) struct RelayLink {
 }
 
 /// Starts a link.
-pub(super) fn spawn(config: LinkConfig) -> RelayLink {
+pub(super) fn spawn(config: LinkConfig, tasks: &TaskTracker) -> RelayLink {
     let (posts, waiting) = mpsc::channel(256);
     let (state, states) = watch::channel(LinkState::Down);
     let url = config.url.clone();
-    let stop = config.stop.clone();
     let link = Link { config, posts: waiting, outbox: Outbox::default(), state, subscribed_before: false, connected_before: false };
-    tokio::spawn(async move {
-        stop.run_until_cancelled(link.run()).await;
-    });
+    tasks.spawn(link.run());
     RelayLink { url, posts, state: states }
 }
 
@@ -120,30 +120,50 @@ enum Note {
 
 impl Link {
     async fn run(mut self) {
-        loop {
-            let socket = self.connect().await;
+        let stop = self.config.stop.clone();
+        while let Some(socket) = stop.run_until_cancelled(self.connect()).await {
             self.state.send_replace(LinkState::Connected);
-            tracing::info!(relay = %self.config.url, "connected");
-            let (sink, stream) = socket.split();
+            tracing::info!(relay = shown(&self.config.url), "connected");
+            let (mut sink, mut stream) = socket.split();
             let (notes, heard) = mpsc::channel(256);
-            let phase = if self.subscribed_before { Phase::Replay } else { Phase::FirstReplay };
             let reader = Reader {
                 index: self.config.index,
                 deliveries: self.config.deliveries.clone(),
                 room: self.config.room.clone(),
                 deaf: self.config.deaf.clone(),
                 notes,
-                phase,
+                phase: if self.subscribed_before { Phase::Replay } else { Phase::FirstReplay },
             };
             let ended = tokio::select! {
-                ended = reader.run(stream) => ended,
-                ended = self.write(sink, heard) => ended,
+                ended = reader.run(&mut stream) => ended,
+                ended = self.write(&mut sink, heard) => ended,
+                () = stop.cancelled() => {
+                    // Closed in an orderly way: what was written last would be lost with a connection that is reset.
+                    let _ = timeout(FAREWELL, self.part(sink, stream)).await;
+                    return;
+                }
             };
             self.state.send_replace(LinkState::Down);
             let cause = ended.err().map(|error| error.to_string()).unwrap_or_default();
-            tracing::info!(relay = %self.config.url, cause, "disconnected");
-            self.collect_during(sleep(RETRY)).await;
+            tracing::info!(relay = shown(&self.config.url), cause, "disconnected");
+            if stop.run_until_cancelled(self.collect_during(sleep(RETRY))).await.is_none() {
+                return;
+            }
         }
+    }
+
+    /// Writes what is left, and closes.
+    async fn part(&mut self, mut sink: SplitSink<Socket, Frame>, mut stream: SplitStream<Socket>) -> Result<()> {
+        let now = Instant::now();
+        while let Ok(post) = self.posts.try_recv() {
+            self.outbox.add(post, now);
+        }
+        while let Some(frame) = self.outbox.next(now) {
+            within(sink.feed(Frame::Text(frame))).await?;
+        }
+        within(sink.close()).await?;
+        while let Some(Ok(_)) = stream.next().await {}
+        Ok(())
     }
 
     async fn connect(&mut self) -> Socket {
@@ -155,7 +175,7 @@ impl Link {
                 Ok(Ok(socket)) => return socket,
                 _ if !said => {
                     said = true;
-                    tracing::warn!(relay = %url, "cannot connect; trying again every second");
+                    tracing::warn!(relay = shown(&url), "cannot connect; trying again every second");
                 }
                 _ => {}
             }
@@ -175,7 +195,7 @@ impl Link {
         }
     }
 
-    async fn write(&mut self, mut sink: SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
+    async fn write(&mut self, sink: &mut SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
         if self.connected_before {
             self.outbox.rewind(Instant::now());
         }
@@ -190,7 +210,7 @@ impl Link {
             let now = Instant::now();
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
-                put(&mut sink, Frame::text(self.subscription())).await?;
+                put(sink, Frame::text(self.subscription())).await?;
             }
             let mut batch = 0;
             while batch < BATCH && let Some(frame) = self.outbox.next(now) {
@@ -218,7 +238,7 @@ impl Link {
                         self.state.send_replace(LinkState::Ready);
                     }
                     Note::Closed => {
-                        tracing::warn!(relay = %self.config.url, "the relay closed the subscription; asking again");
+                        tracing::warn!(relay = shown(&self.config.url), "the relay closed the subscription; asking again");
                         self.state.send_replace(LinkState::Connected);
                         if !deaf.is_cancelled() {
                             subscribe_at = Some(Instant::now() + pause);
@@ -228,19 +248,19 @@ impl Link {
                     Note::Auth(challenge) if auths < AUTHS => {
                         auths += 1;
                         if let Some(frame) = self.authentication(challenge) {
-                            put(&mut sink, Frame::text(frame)).await?;
+                            put(sink, Frame::text(frame)).await?;
                         }
                     }
                     Note::Auth(_) => {}
                 },
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
-                    put(&mut sink, Frame::Ping(Vec::new().into())).await?;
+                    put(sink, Frame::Ping(Vec::new().into())).await?;
                 }
                 () = deaf.cancelled(), if !told_deaf => {
                     told_deaf = true;
                     subscribe_at = None;
-                    put(&mut sink, Frame::text(ClientMessage::close(SubscriptionId::new(SUBSCRIPTION)).as_json())).await?;
+                    put(sink, Frame::text(ClientMessage::close(SubscriptionId::new(SUBSCRIPTION)).as_json())).await?;
                 }
                 () = async { tokio::time::sleep_until(wake.unwrap_or(now)).await }, if wake.is_some() => {}
             }
@@ -284,7 +304,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self, mut stream: SplitStream<Socket>) -> Result<()> {
+    async fn run(mut self, stream: &mut SplitStream<Socket>) -> Result<()> {
         loop {
             // Only the wait for the relay is timed: while our own queue is full, the relay is not silent.
             let frame = match timeout(SILENT, stream.next()).await {
@@ -341,6 +361,16 @@ impl Reader {
     }
 }
 
+/// The address without path, query and user: those may hold an access token.
+pub(super) fn shown(url: &RelayUrl) -> String {
+    let address: &nostr::Url = url.into();
+    let host = address.host_str().unwrap_or_default();
+    match address.port() {
+        Some(port) => format!("{}://{host}:{port}", address.scheme()),
+        None => format!("{}://{host}", address.scheme()),
+    }
+}
+
 /// The machine-readable word that a relay's message begins with. Only known words are kept: the rest is a stranger's
 /// text.
 fn prefix(message: &str) -> &'static str {
@@ -362,6 +392,12 @@ fn prefix(message: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_may_be_secret() {
+        let url = RelayUrl::parse("wss://user:secret@relay.example.com:4/secret?key=secret").unwrap();
+        assert_eq!(shown(&url), "wss://relay.example.com:4");
+    }
 
     #[test]
     fn only_known_words_of_a_relay_are_repeated() {

@@ -53,6 +53,12 @@ impl NostrServerTransport {
         self.settings.keys.server_pubkey()
     }
 
+    /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
+    /// Dropping the transport does the same in the background, as long as the runtime lives.
+    pub async fn shutdown(&self) {
+        self.relays.shutdown().await;
+    }
+
     pub(super) fn discovery(&self) -> Vec<Tag> {
         let payments = self.advertisement.read().unwrap_or_else(PoisonError::into_inner);
         outbound::discovery(&self.info, &self.settings, &payments)
