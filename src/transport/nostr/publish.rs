@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{KEEP_TRYING, MAX_FRAME, SILENCE, Settings};
 use super::outbox::{Outcome, Post};
-use super::relay::{self, Delivery, LinkConfig, LinkState, RelayLink};
+use super::reader::Delivery;
+use super::relay::{self, LinkConfig, LinkState, RelayLink};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Events in the queue between the links and whoever works them off.

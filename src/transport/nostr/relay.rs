@@ -1,27 +1,23 @@
 //! The link to one relay: connected for as long as the transport lives, subscribed, and never trusted.
 //!
-//! A task owns the connection. Its reader hands events to a bounded queue and waits there, so that back-pressure reaches
-//! the relay and nothing is lost to a lagging channel; its writer sends what the [`Outbox`] holds. A half-open
-//! connection is noticed by its silence within seconds.
+//! A task owns the connection. Its [`Reader`] hands events on, its writer sends what the [`Outbox`] holds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{
-    ClientMessage, Event, EventBuilder, EventId, Filter, JsonUtil, Kind, RelayMessage, RelayUrl, SubscriptionId,
-    Timestamp,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, Kind, RelayUrl, SubscriptionId, Timestamp};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::{MAX_FRAME, SKEW};
+use super::config::SKEW;
 use super::keys::NostrKeys;
 use super::outbox::{Outbox, Post};
+use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
 use crate::error::{Error, Result};
 
@@ -30,7 +26,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(5);
-const SILENT: Duration = Duration::from_secs(15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUBSCRIBE_FIRST: Duration = Duration::from_secs(1);
 const RESUBSCRIBE_MOST: Duration = Duration::from_secs(60);
@@ -39,26 +34,6 @@ const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
 const SUBSCRIPTION: &str = "tollkeeper";
-
-/// When an event was delivered, seen from the subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// From the relay's store, before the first EOSE of this process.
-    FirstReplay,
-    /// From the relay's store, after a reconnect.
-    Replay,
-    /// As it was published.
-    Live,
-}
-
-/// An event as a relay delivered it: nothing about it is verified.
-pub(super) struct Delivery {
-    pub(super) relay: usize,
-    pub(super) phase: Phase,
-    pub(super) event: Event,
-    /// Room in memory that the event takes until it is worked off.
-    _room: OwnedSemaphorePermit,
-}
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,14 +83,6 @@ struct Link {
     state: watch::Sender<LinkState>,
     subscribed_before: bool,
     connected_before: bool,
-}
-
-/// What the reader tells the writer.
-enum Note {
-    Ok { id: EventId, accepted: bool, reason: &'static str },
-    Eose,
-    Closed,
-    Auth(String),
 }
 
 impl Link {
@@ -294,73 +261,6 @@ async fn within(
     }
 }
 
-struct Reader {
-    index: usize,
-    deliveries: mpsc::Sender<Delivery>,
-    room: Arc<Semaphore>,
-    deaf: CancellationToken,
-    notes: mpsc::Sender<Note>,
-    phase: Phase,
-}
-
-impl Reader {
-    async fn run(mut self, stream: &mut SplitStream<Socket>) -> Result<()> {
-        loop {
-            // Only the wait for the relay is timed: while our own queue is full, the relay is not silent.
-            let frame = match timeout(SILENT, stream.next()).await {
-                Err(_) => return Err(Error::transport("the relay is silent")),
-                Ok(None) => return Err(Error::transport("the relay closed the connection")),
-                Ok(Some(Err(_))) => return Err(Error::transport("cannot read")),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            if let Frame::Text(text) = frame {
-                self.take(&text).await?;
-            }
-        }
-    }
-
-    async fn take(&mut self, text: &str) -> Result<()> {
-        if text.len() > MAX_FRAME || !text.starts_with('[') {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame unread");
-            return Ok(());
-        }
-        let Ok(message) = RelayMessage::from_json(text) else {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame that is no relay message");
-            return Ok(());
-        };
-        let note = match message {
-            RelayMessage::Event { event, .. } => return self.deliver(event.into_owned(), text.len()).await,
-            RelayMessage::Ok { event_id, status, message } => {
-                Note::Ok { id: event_id, accepted: status, reason: prefix(&message) }
-            }
-            RelayMessage::EndOfStoredEvents(_) => {
-                self.phase = Phase::Live;
-                Note::Eose
-            }
-            RelayMessage::Closed { .. } => {
-                self.phase = Phase::Replay;
-                Note::Closed
-            }
-            RelayMessage::Auth { challenge } => Note::Auth(challenge.into_owned()),
-            _ => return Ok(()),
-        };
-        self.notes.send(note).await.map_err(|_| Error::closed("the writer is gone"))
-    }
-
-    async fn deliver(&self, event: Event, bytes: usize) -> Result<()> {
-        if self.deaf.is_cancelled() {
-            return Ok(());
-        }
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| Error::closed("the transport is gone"))?;
-        let delivery = Delivery { relay: self.index, phase: self.phase, event, _room: room };
-        // A closed queue means that nobody wants events any more; the link still sends.
-        let _ = self.deliveries.send(delivery).await;
-        Ok(())
-    }
-}
-
 /// The address without path, query and user: those may hold an access token.
 pub(super) fn shown(url: &RelayUrl) -> String {
     let address: &nostr::Url = url.into();
@@ -371,24 +271,6 @@ pub(super) fn shown(url: &RelayUrl) -> String {
     }
 }
 
-/// The machine-readable word that a relay's message begins with. Only known words are kept: the rest is a stranger's
-/// text.
-fn prefix(message: &str) -> &'static str {
-    const KNOWN: [&str; 9] = [
-        "duplicate",
-        "pow",
-        "blocked",
-        "rate-limited",
-        "invalid",
-        "error",
-        "restricted",
-        "auth-required",
-        "unsupported",
-    ];
-    let word = message.split(':').next().unwrap_or_default().trim();
-    KNOWN.into_iter().find(|known| *known == word).unwrap_or("unknown")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,12 +279,5 @@ mod tests {
     fn an_address_is_shown_without_what_may_be_secret() {
         let url = RelayUrl::parse("wss://user:secret@relay.example.com:4/secret?key=secret").unwrap();
         assert_eq!(shown(&url), "wss://relay.example.com:4");
-    }
-
-    #[test]
-    fn only_known_words_of_a_relay_are_repeated() {
-        assert_eq!(prefix("rate-limited: slow down"), "rate-limited");
-        assert_eq!(prefix("<script>: x"), "unknown");
-        assert_eq!(prefix(""), "unknown");
     }
 }

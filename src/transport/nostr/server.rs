@@ -15,7 +15,7 @@ use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
 use super::publish::Relays;
-use super::relay::Phase;
+use super::reader::Phase;
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
