@@ -18,22 +18,39 @@ use tollkeeper::wire::{Message, Payload, Request, Response, raw};
 use tollkeeper::{Error, Invocation};
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn call(name: &str) -> Message {
-    let params = json!({"name": name, "arguments": {"text": "a sentence of ordinary length", "n": 12}});
-    Request::new(1, "tools/call", &params).expect("a request").into()
+    let params =
+        json!({"name": name, "arguments": {"text": "a sentence of ordinary length", "n": 12}});
+    Request::new(1, "tools/call", &params)
+        .expect("a request")
+        .into()
 }
 
 /// One request in and its answer out.
 async fn round_trip(client: &MemoryClient, server: &dyn ServerTransport, message: &Message) {
-    let prepared = client.prepare(message, &Introduction::default()).await.expect("prepared");
+    let prepared = client
+        .prepare(message, &Introduction::default())
+        .await
+        .expect("prepared");
     client.publish(&prepared).await.expect("published");
     let inbound = server.recv().await.expect("a request");
-    let Message::Request(request) = inbound.message else { panic!("not a request") };
-    let response = Response { id: request.id, payload: Payload::Result(raw(&1).expect("json")) };
-    server.send(&inbound.origin.reply_to, Outbound::new(response)).await.expect("sent");
+    let Message::Request(request) = inbound.message else {
+        panic!("not a request")
+    };
+    let response = Response {
+        id: request.id,
+        payload: Payload::Result(raw(&1).expect("json")),
+    };
+    server
+        .send(&inbound.origin.reply_to, Outbound::new(response))
+        .await
+        .expect("sent");
     client.recv().await.expect("an answer");
 }
 
@@ -43,12 +60,17 @@ fn gate_overhead(c: &mut Criterion) {
     let (bare, client) = memory::pair();
     let message = call("free");
     group.bench_function("no gate", |b| {
-        b.to_async(&runtime).iter(|| round_trip(&client, &*bare, black_box(&message)));
+        b.to_async(&runtime)
+            .iter(|| round_trip(&client, &*bare, black_box(&message)));
     });
 
-    for (row, name) in [("gate, unpriced", "free"), ("gate, priced and waived", "paid")] {
+    for (row, name) in [
+        ("gate, unpriced", "free"),
+        ("gate, priced and waived", "paid"),
+    ] {
         let (transport, client) = memory::pair();
-        let waive = |_: Invocation, _: PricedCapability| async { Ok::<_, Error>(PriceDecision::Waive) };
+        let waive =
+            |_: Invocation, _: PricedCapability| async { Ok::<_, Error>(PriceDecision::Waive) };
         let server = runtime.block_on(async {
             let payments = ServerPayments::builder()
                 .price("tool:paid=7 sat".parse().expect("a price"))
@@ -56,11 +78,14 @@ fn gate_overhead(c: &mut Criterion) {
                 .resolve_price(waive)
                 .build()
                 .expect("payments");
-            with_server_payments(Arc::clone(&transport) as _, payments).await.expect("a server")
+            with_server_payments(Arc::clone(&transport) as _, payments)
+                .await
+                .expect("a server")
         });
         let message = call(name);
         group.bench_function(row, |b| {
-            b.to_async(&runtime).iter(|| round_trip(&client, &*server, black_box(&message)));
+            b.to_async(&runtime)
+                .iter(|| round_trip(&client, &*server, black_box(&message)));
         });
     }
     group.finish();
@@ -78,7 +103,11 @@ fn price_matching(c: &mut Criterion) {
             .map(|entry| entry.parse().expect("a price"))
             .collect();
         let list = PriceList::new(prices).expect("a list");
-        for (what, name) in [("exact", "name_000004"), ("pattern", "prefix_000005_x"), ("miss", "something_else_entirely")] {
+        for (what, name) in [
+            ("exact", "name_000004"),
+            ("pattern", "prefix_000005_x"),
+            ("miss", "something_else_entirely"),
+        ] {
             group.bench_with_input(BenchmarkId::new(what, entries), &list, |b, list| {
                 b.iter(|| list.find("tools/call", Some(black_box(name))));
             });
