@@ -8,10 +8,10 @@ use tollkeeper::ledger::{Entry, EntryState};
 use tollkeeper::testing::{Harness, RailEvent, RawClient};
 
 /// Long enough for everything that is under way, short enough for no deadline.
-pub const SOON: Duration = Duration::from_millis(5);
+pub(crate) const SOON: Duration = Duration::from_millis(5);
 
 /// Every settled payment is one execution or one live authorization, and every execution is paid (invariants 1 and 2).
-pub async fn balance(harness: &Harness) {
+pub(crate) async fn balance(harness: &Harness) {
     tokio::time::sleep(SOON).await;
     let entries = harness.entries().await.unwrap();
     let executed = entries.iter().filter(|entry| is_executed(entry)).count();
@@ -35,7 +35,7 @@ fn is_executed(entry: &Entry) -> bool {
 }
 
 /// How many authorizations are live.
-pub async fn authorizations(harness: &Harness) -> usize {
+pub(crate) async fn authorizations(harness: &Harness) -> usize {
     let entries = harness.entries().await.unwrap();
     entries
         .iter()
@@ -44,23 +44,24 @@ pub async fn authorizations(harness: &Harness) -> usize {
 }
 
 /// Settles the `nth` payment request, counted from 0.
-pub async fn settle(harness: &Harness, nth: usize) {
+pub(crate) async fn settle(harness: &Harness, nth: usize) {
+    harness.rail.wait_for_minted(nth + 1).await;
     harness.rail.settle(&harness.rail.references()[nth]).await;
 }
 
 /// What comes for `client` right now.
-pub async fn now(client: &RawClient) -> Vec<Value> {
+pub(crate) async fn now(client: &RawClient) -> Vec<Value> {
     let collected = client.collect(SOON).await.unwrap();
     collected.into_iter().map(|(_, json)| json).collect()
 }
 
 /// What `messages` are, in short: the last word of a notification's method, an error's code, or `result`.
-pub fn kinds(messages: &[Value]) -> Vec<String> {
+pub(crate) fn kinds(messages: &[Value]) -> Vec<String> {
     messages.iter().map(kind).collect()
 }
 
 /// As [`kinds`], for one message.
-pub fn kind(message: &Value) -> String {
+pub(crate) fn kind(message: &Value) -> String {
     if let Some(method) = message["method"].as_str() {
         return method.rsplit('/').next().unwrap_or_default().to_owned();
     }
@@ -71,7 +72,7 @@ pub fn kind(message: &Value) -> String {
 }
 
 /// Nothing was asked of the wallet.
-pub fn nothing_minted(harness: &Harness) -> bool {
+pub(crate) fn nothing_minted(harness: &Harness) -> bool {
     !harness
         .rail
         .log()

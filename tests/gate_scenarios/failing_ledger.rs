@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tollkeeper::RequestEventId;
 use tollkeeper::ledger::{EntryState, Ledger, MemoryLedger};
 use tollkeeper::testing::{FailingLedger, Harness, LedgerFault, RawClient, Survivors};
 
@@ -48,6 +49,18 @@ fn client(harness: &Harness, case: Case) -> RawClient {
     }
 }
 
+/// Pays what was asked for, if anything was: an invoice that never left cannot be paid.
+async fn pay(harness: &Harness, messages: &[(Option<RequestEventId>, Value)]) {
+    for reference in harness.rail.references() {
+        if messages
+            .iter()
+            .any(|(_, m)| m.to_string().contains(&reference))
+        {
+            harness.rail.settle(&reference).await;
+        }
+    }
+}
+
 /// A call, its payment, and a later call of the same: the first life of the server. Returns how much was executed, and
 /// how much of that was delivered.
 async fn first_life(case: Case, inner: &Arc<dyn Ledger>) -> (Survivors, usize) {
@@ -65,10 +78,8 @@ async fn first_life(case: Case, inner: &Arc<dyn Ledger>) -> (Survivors, usize) {
         .unwrap();
     let client = client(&harness, case);
     client.call_tool(1, "add", json!({})).await.unwrap();
-    client.collect(Duration::from_secs(1)).await.unwrap();
-    if let Some(reference) = harness.rail.references().first() {
-        harness.rail.settle(reference).await;
-    }
+    let first = client.collect(Duration::from_secs(1)).await.unwrap();
+    pay(&harness, &first).await;
     client.collect(Duration::from_secs(30)).await.unwrap();
     if case.explicit {
         client.call_tool(2, "add", json!({})).await.unwrap();
@@ -132,10 +143,11 @@ async fn the_books_balance_after_any_failed_write_and_a_restart() {
     }
 }
 
-/// Without a restart, too: a failed write costs nobody what was paid.
+/// Without a restart, too: a failed write costs nobody what was paid. (A ledger that lives on says truly whether it
+/// wrote; what was written without a word is for the next start.)
 #[tokio::test(start_paused = true)]
 async fn one_failed_write_costs_nobody_a_paid_call() {
-    for case in cases().filter(|case| !case.dies) {
+    for case in cases().filter(|case| !case.dies && case.fault == LedgerFault::Refuse) {
         let inner: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
         let failing = Arc::new(FailingLedger::new(Arc::clone(&inner)));
         failing.fail_at(case.nth, case.fault);
@@ -149,9 +161,7 @@ async fn one_failed_write_costs_nobody_a_paid_call() {
         client.call_tool(1, "add", json!({})).await.unwrap();
         let first = client.collect(Duration::from_secs(1)).await.unwrap();
         assert!(!first.is_empty(), "{case:?}: the caller hangs");
-        if let Some(reference) = harness.rail.references().first() {
-            harness.rail.settle(reference).await;
-        }
+        pay(&harness, &first).await;
         client.collect(Duration::from_secs(120)).await.unwrap();
         for id in 2..5 {
             if harness.executions() < harness.rail.settled() {

@@ -159,7 +159,8 @@ async fn an_unnoticed_payment_is_found_up_to_an_hour_after_the_offer() {
     client.call_tool(1, "add", json!({})).await.unwrap();
     tokio::time::sleep(seconds(600 + 3_500)).await;
     harness.rail.settle_quietly(&harness.rail.references()[0]);
-    tokio::time::sleep(seconds(100)).await;
+    // Old offers are looked up every five minutes.
+    tokio::time::sleep(seconds(310)).await;
     assert_eq!(books::authorizations(&harness).await, 1);
     books::balance(&harness).await;
 }
@@ -248,9 +249,15 @@ async fn a_clock_that_jumps_an_hour_costs_nobody_a_paid_call() {
 async fn a_clock_set_back_does_not_keep_an_offer_alive_for_hours() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
-    client.call_tool(1, "add", json!({})).await.unwrap();
+    let sent = client.call_tool(1, "add", json!({})).await.unwrap();
     books::now(&client).await;
     harness.clock.jump_back(HOUR);
+    client.send_again(&sent).await.unwrap();
+    let again = books::now(&client).await;
+    assert!(
+        again[0]["params"]["ttl"].as_u64().unwrap() <= 600,
+        "{again:?}"
+    );
     tokio::time::sleep(seconds(700)).await;
     let ended = books::now(&client).await;
     assert_eq!(
@@ -326,7 +333,7 @@ async fn a_payment_ttl_out_of_range_is_refused_at_the_start() {
 #[tokio::test(start_paused = true)]
 async fn look_ups_do_not_grow_with_the_number_of_open_offers() {
     let mut rates = Vec::new();
-    for open in [1_u8, 100] {
+    for open in [1_u16, 1_000] {
         let harness = Harness::builder(&PRICES)
             .unwrap()
             .payments(|p| p.limits(OpenLimits::new(1000, 1000)))
@@ -354,7 +361,7 @@ async fn look_ups_do_not_grow_with_the_number_of_open_offers() {
         "{rates:?}: more than one a second for one offer"
     );
     assert!(
-        rates[1] <= 5_000,
-        "{rates:?}: more than ten a second for a hundred offers"
+        rates[1] <= 20 * 500,
+        "{rates:?}: more than twenty a second, whatever is open"
     );
 }
