@@ -191,8 +191,10 @@ impl Watch {
                 );
                 let (now, wall) = (Instant::now(), self.clock.now());
                 if let Some(ends) = payment.offer_ends {
-                    let end = now + ends.plus(self.settlement_grace).since(wall);
-                    self.offers.push(Reverse((end, id)));
+                    let end = ends.plus(self.settlement_grace);
+                    // Never longer than the offer was meant to stand, should the clock have been set back.
+                    let left = end.since(wall).min(end.since(payment.made_at));
+                    self.offers.push(Reverse((now + left, id)));
                 }
                 let first_lookup = now + pace(payment.made_at, wall);
                 self.by_reference.insert(reference.clone(), id);
@@ -302,17 +304,10 @@ impl Watch {
         let Some(payment) = self.payments.get_mut(&id) else {
             return;
         };
-        let Some(ends) = payment.offer_ends else {
-            return;
-        };
-        // The wall clock decides, and it may have been moved while the timer ran.
-        let (end, wall) = (ends.plus(self.settlement_grace), self.clock.now());
-        if end > wall {
-            self.offers
-                .push(Reverse((Instant::now() + end.since(wall), id)));
+        // The timer decides: a wall clock that is set back while it runs must not keep the caller waiting (C-25).
+        if payment.offer_ends.take().is_none() {
             return;
         }
-        payment.offer_ends = None;
         self.report(Watched::OfferEnded(id)).await;
     }
 
