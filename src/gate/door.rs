@@ -104,9 +104,16 @@ impl Gate {
                     listed,
                     invocation,
                 };
+                // Before the next message is taken in: it may be the cancellation.
+                let event = knock.origin.event;
+                self.knocks
+                    .enter(event, knock.origin.client, &knock.request.id);
                 let gate = Arc::clone(self);
-                self.in_a_task(async move { gate.enter_priced(knock).await })
-                    .await;
+                self.in_a_task(async move {
+                    gate.enter_priced(knock).await;
+                    gate.knocks.leave(&event);
+                })
+                .await;
             }
         }
     }

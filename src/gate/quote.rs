@@ -16,6 +16,9 @@ impl Gate {
     /// Order matters: the entry is durable before the processor is asked, the payment request is durable before anything
     /// leaves, and the payment is watched before the client can pay it.
     pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
+        if self.knocks.is_cancelled(&knock.origin.event) {
+            return Ok(());
+        }
         let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
             self.refuse_pmi(&knock, &quote.amount).await;
             return Ok(());
@@ -99,6 +102,18 @@ impl Gate {
                 .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
         }
         self.watcher.watch(&entry).await;
+        if self.knocks.is_cancelled(&entry.id) {
+            self.parked().remove(&entry.id);
+            let reason = "cancelled by the client".to_owned();
+            self.ledger
+                .apply(
+                    &entry.id,
+                    vec![Transition::Detach { reason }],
+                    self.clock.now(),
+                )
+                .await?;
+            return Ok(());
+        }
         match entry.interaction {
             PaymentInteraction::ExplicitGating => {
                 self.answer_payment_required(&id, &reply_to, &entry, negotiated)
