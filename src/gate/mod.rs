@@ -145,6 +145,8 @@ pub struct Gate {
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
     journal: Journal,
+    /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
+    knocked: Journal,
     knocks: Knocks,
     /// The payment interaction that each session is in.
     modes: Modes,
@@ -179,6 +181,7 @@ impl Gate {
             parked: Mutex::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
+            knocked: Journal::default(),
             knocks: Knocks::default(),
             modes: Modes::default(),
             asked: Mutex::default(),

@@ -70,7 +70,7 @@ impl Gate {
         fresh && entry.is_claimable_under(knock.negotiated.effective)
     }
 
-    fn is_a_retry(&self, knock: &Knock) -> bool {
+    pub(super) fn is_a_retry(&self, knock: &Knock) -> bool {
         self.clock.now().since(knock.origin.created_at) <= RETRY_WINDOW
     }
 
