@@ -81,14 +81,18 @@ impl Gate {
             payment_request,
             watch_until,
         };
-        let entry = match self
+        let issued = self
             .ledger
             .apply(&entry.id, vec![issue], self.clock.now())
-            .await?
-        {
-            Applied::Moved(entry) => entry,
-            Applied::Already(entry) | Applied::Refused(entry) => {
+            .await;
+        let entry = match issued {
+            Ok(Applied::Moved(entry)) => entry,
+            Ok(Applied::Already(entry) | Applied::Refused(entry)) => {
                 return self.resume(knock, entry).await;
+            }
+            Err(error) => {
+                self.withdraw(&entry).await;
+                return Err(error);
             }
         };
         self.log(&entry, "payment requested");
@@ -122,6 +126,23 @@ impl Gate {
             _ => self.demand(&reply_to, &entry).await,
         }
         Ok(())
+    }
+
+    /// The payment request could not be written down, so it is not offered, and its offer must not count any longer. If it
+    /// was written all the same, it is watched like any other.
+    async fn withdraw(&self, entry: &Entry) {
+        let reason = "the payment request could not be written down".to_owned();
+        let abandon = vec![Transition::Abandon { reason }];
+        match self
+            .ledger
+            .apply(&entry.id, abandon, self.clock.now())
+            .await
+        {
+            Ok(applied) => self.watcher.watch(applied.entry()).await,
+            Err(error) => tracing::error!(
+                entry = %entry.id, error = &error as &dyn std::error::Error, "an offer could not be withdrawn; the next start does it"
+            ),
+        }
     }
 
     fn new_entry(

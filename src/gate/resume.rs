@@ -8,8 +8,8 @@ use super::door::Knock;
 use super::journal::is_fresh;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::PaymentInteraction;
-use crate::transport::Outbound;
+use crate::payment::{PaymentInteraction, RequestEventId};
+use crate::transport::{Inbound, Outbound};
 use crate::wire::{ErrorObject, Message, SERVER_ERROR_CODE};
 
 /// How old an event may be to be evaluated once more although it was answered with a payment error (T-27): some clients
@@ -32,9 +32,7 @@ impl Gate {
                 )
                 .await;
             }
-            EntryState::Issued if entry.waiting => {
-                self.demand(&knock.origin.reply_to, &entry).await
-            }
+            EntryState::Issued if entry.waiting => return self.wait_on(knock, entry.id).await,
             EntryState::Settled if self.may_claim_own(&knock, &entry) => {
                 return self.claim_own(knock, entry).await;
             }
@@ -55,6 +53,26 @@ impl Gate {
             EntryState::Abandoned => self.refuse_failed(&knock, Some(&entry)).await,
             // Being minted, settled or executed right now, or cancelled: the answer is on its way, or not wanted.
             EntryState::Quoted | EntryState::Issued | EntryState::Settled | EntryState::Claimed => {
+            }
+        }
+        Ok(())
+    }
+
+    /// The request waits for its money, here as well: its payment may have been issued by another process, or written down
+    /// without a word.
+    async fn wait_on(self: &Arc<Self>, knock: Knock, id: RequestEventId) -> Result<()> {
+        let reply_to = knock.origin.reply_to.clone();
+        self.parked()
+            .entry(id)
+            .or_insert_with(|| Inbound::new(knock.request.into(), knock.origin));
+        // Read again behind the parking: what was paid, cancelled or ended before it must not wait.
+        match self.ledger.get(&id).await? {
+            Some(entry) if entry.state == EntryState::Issued && entry.waiting => {
+                self.watcher.watch(&entry).await;
+                self.demand(&reply_to, &entry).await;
+            }
+            _ => {
+                self.parked().remove(&id);
             }
         }
         Ok(())

@@ -191,6 +191,8 @@ impl Watch {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Forget(id) => self.forget(id),
+            // It is watched already, and its timers run.
+            Command::Watch(payment) if self.payments.contains_key(&payment.id) => {}
             Command::Watch(payment) => {
                 let id = payment.id;
                 let reference = (
