@@ -2,6 +2,8 @@
 //!
 //! `TOLLKEEPER_MODEL_CASES` sets how many lives are tried. A failing one shrinks to a short list of [`Step`]s.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

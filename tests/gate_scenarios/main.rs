@@ -1,6 +1,8 @@
 //! The scenarios of the conformance list (C-xx) that need no relay, and one test per server defect (D-xx) that other
 //! implementations have. Everything runs in memory and in paused time.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod books;
 mod duplicates;
 mod explicit;
