@@ -1,0 +1,215 @@
+//! From a message to a signed event: tags in the order of the reference SDK, the route of an answer, the wrap.
+
+use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, PublicKey, Tag as NostrTag};
+
+use super::config::{EncryptionMode, GiftWrapMode, MAX_PLAIN_CONTENT, MESSAGE, ServerInfo, Settings};
+use super::gift_wrap::{self, Wrap};
+use crate::error::{Error, ErrorKind, Result};
+use crate::payment::PaymentInteraction;
+use crate::transport::{Advertisement, Introduction};
+use crate::wire::Tag;
+
+const PAYMENT_INTERACTION: &str = "payment_interaction";
+const SUPPORT_ENCRYPTION: &str = "support_encryption";
+pub(super) const SUPPORT_EPHEMERAL: &str = "support_encryption_ephemeral";
+
+/// How a reply travels: decided when the request came in, and readable after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route(pub Option<Wrap>);
+
+impl Route {
+    /// The route of the answer to a message that came as `wrap` from a client that takes ephemeral wraps or not (N-111,
+    /// N-112).
+    pub(super) fn reply(wrap: Option<Wrap>, ephemeral: bool, mode: GiftWrapMode) -> Self {
+        Self(wrap.map(|wrap| match mode {
+            GiftWrapMode::Ephemeral => Wrap::Ephemeral,
+            GiftWrapMode::Persistent => Wrap::Persistent,
+            GiftWrapMode::Optional if ephemeral => Wrap::Ephemeral,
+            GiftWrapMode::Optional => wrap,
+        }))
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self.0 {
+            None => "plain",
+            Some(Wrap::Persistent) => "wrap:1059",
+            Some(Wrap::Ephemeral) => "wrap:21059",
+        }
+    }
+
+    /// Reads a route. One that nobody wrote is the safest that the settings allow.
+    pub(super) fn parse(text: &str, settings: &Settings) -> Self {
+        match text {
+            "plain" if settings.encryption.takes_plain() => Self(None),
+            "wrap:1059" => Self(Some(Wrap::Persistent)),
+            "wrap:21059" => Self(Some(Wrap::Ephemeral)),
+            _ => Self::unknown(settings),
+        }
+    }
+
+    /// The route to a client of whom nothing is known.
+    pub(super) fn unknown(settings: &Settings) -> Self {
+        match (settings.encryption, settings.gift_wrap) {
+            (EncryptionMode::Disabled, _) => Self(None),
+            (_, GiftWrapMode::Ephemeral) => Self(Some(Wrap::Ephemeral)),
+            (_, _) => Self(Some(Wrap::Persistent)),
+        }
+    }
+}
+
+fn encryption_tags(settings: &Settings) -> impl Iterator<Item = Tag> {
+    let wraps = settings.encryption.takes_wraps();
+    let ephemeral = wraps && settings.gift_wrap.takes_ephemeral();
+    let tags = [(wraps, SUPPORT_ENCRYPTION), (ephemeral, SUPPORT_EPHEMERAL)];
+    tags.into_iter().filter(|(on, _)| *on).map(|(_, name)| Tag::new([name]))
+}
+
+/// Everything that a server tells about itself (N-28, N-29), in the order of the reference SDK.
+pub(super) fn discovery(info: &ServerInfo, settings: &Settings, payments: &Advertisement) -> Vec<Tag> {
+    let described = [
+        ("name", &info.name),
+        ("about", &info.about),
+        ("website", &info.website),
+        ("picture", &info.picture),
+    ];
+    let described = described.into_iter().filter_map(|(name, value)| Some(Tag::new([name, value.as_deref()?])));
+    let gating = payments.explicit_gating.then(|| Tag::payment_interaction(PaymentInteraction::ExplicitGating));
+    described.chain(encryption_tags(settings)).chain(payments.pmis.iter().map(Tag::pmi)).chain(gating).collect()
+}
+
+/// The tags of a server's message: addresses, introduction if it is due, then what the content calls for.
+pub(super) fn server_tags(client: &str, request: Option<&str>, introduction: Vec<Tag>, own: Vec<Tag>) -> Vec<Tag> {
+    let disclosed = own.iter().any(|tag| tag.name() == PAYMENT_INTERACTION);
+    let mut tags = vec![Tag::new(["p", client])];
+    tags.extend(request.map(|request| Tag::new(["e", request])));
+    tags.extend(introduction.into_iter().filter(|tag| !(disclosed && tag.name() == PAYMENT_INTERACTION)));
+    tags.extend(own);
+    tags
+}
+
+/// The tags of a client's request (N-30, N-37, N-53).
+pub(super) fn request_tags(
+    server: &str,
+    first: bool,
+    settings: &Settings,
+    introduction: &Introduction,
+) -> Vec<Tag> {
+    let mut tags = vec![Tag::new(["p", server])];
+    if first {
+        tags.extend(encryption_tags(settings));
+    }
+    tags.extend(introduction.pmis.iter().map(Tag::pmi));
+    tags.extend(introduction.interaction.map(Tag::payment_interaction));
+    tags
+}
+
+/// Signs an event as it is.
+pub(super) fn sign(keys: &Keys, kind: u16, content: String, tags: &[Tag], at: Option<u64>) -> Result<Event> {
+    let tags = tags.iter().filter_map(|tag| NostrTag::parse(tag.parts()).ok());
+    // An agent may talk to itself: without the permission the library drops such a `p` tag.
+    let mut builder = EventBuilder::new(Kind::from(kind), content).tags(tags).allow_self_tagging();
+    if let Some(at) = at {
+        builder = builder.custom_created_at(at.into());
+    }
+    builder.sign_with_keys(keys).map_err(|source| Error::transport("cannot sign").with_source(source))
+}
+
+/// Signs a direct message.
+pub(super) fn message(keys: &Keys, content: String, tags: &[Tag]) -> Result<Event> {
+    sign(keys, MESSAGE, content, tags, None)
+}
+
+/// Refuses a message that cannot travel on `route`.
+pub(super) fn check_size(event: &Event, route: Route) -> Result<()> {
+    match route.0 {
+        Some(_) => gift_wrap::check_size(&event.as_json()),
+        None if event.content.len() > MAX_PLAIN_CONTENT => {
+            let text = format!("{} bytes are more than relays carry ({MAX_PLAIN_CONTENT})", event.content.len());
+            Err(Error::new(ErrorKind::TooLarge, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The event that goes over the wire: the signed event itself, or a fresh wrap around it.
+pub(super) fn carrier(event: Event, recipient: &PublicKey, route: Route) -> Result<Event> {
+    check_size(&event, route)?;
+    match route.0 {
+        None => Ok(event),
+        Some(kind) => gift_wrap::wrap(&event.as_json(), recipient, kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::NostrKeys;
+    use super::*;
+
+    fn names(tags: &[Tag]) -> Vec<&str> {
+        tags.iter().map(Tag::name).collect()
+    }
+
+    #[test]
+    fn the_introduction_has_the_order_of_the_reference_sdk() {
+        let info = ServerInfo::new(Some("n".into()), Some("a".into()), Some("w".into()), Some("p".into()));
+        let settings = Settings::new(NostrKeys::generate());
+        let payments = Advertisement::new(vec!["x".parse().unwrap(), "y".parse().unwrap()], true, Vec::new());
+        let tags = server_tags("c", Some("r"), discovery(&info, &settings, &payments), vec![Tag::new(["cap", "x"])]);
+        assert_eq!(
+            names(&tags),
+            [
+                "p", "e", "name", "about", "website", "picture", "support_encryption",
+                "support_encryption_ephemeral", "pmi", "pmi", "payment_interaction", "cap",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_disclosed_interaction_is_not_said_twice() {
+        let settings = Settings::new(NostrKeys::generate());
+        let payments = Advertisement::new(Vec::new(), true, Vec::new());
+        let own = vec![Tag::payment_interaction(PaymentInteraction::Transparent)];
+        let tags = server_tags("c", None, discovery(&ServerInfo::default(), &settings, &payments), own.clone());
+        let said: Vec<_> = tags.iter().filter(|tag| tag.name() == PAYMENT_INTERACTION).collect();
+        assert_eq!(said, [&own[0]]);
+    }
+
+    #[test]
+    fn encryption_is_advertised_as_far_as_it_is_accepted() {
+        let mut settings = Settings::new(NostrKeys::generate());
+        settings.gift_wrap = GiftWrapMode::Persistent;
+        assert_eq!(encryption_tags(&settings).collect::<Vec<_>>(), [Tag::new(["support_encryption"])]);
+        settings.encryption = EncryptionMode::Disabled;
+        assert_eq!(encryption_tags(&settings).count(), 0);
+    }
+
+    #[test]
+    fn answers_mirror_the_request_within_the_mode() {
+        use GiftWrapMode::{Ephemeral, Optional, Persistent};
+        let cases = [
+            (None, true, Optional, "plain"),
+            (Some(Wrap::Persistent), false, Optional, "wrap:1059"),
+            (Some(Wrap::Persistent), true, Optional, "wrap:21059"),
+            (Some(Wrap::Ephemeral), true, Persistent, "wrap:1059"),
+            (Some(Wrap::Persistent), false, Ephemeral, "wrap:21059"),
+        ];
+        let settings = Settings::new(NostrKeys::generate());
+        for (wrap, ephemeral, mode, text) in cases {
+            let route = Route::reply(wrap, ephemeral, mode);
+            assert_eq!(route.as_str(), text);
+            assert_eq!(Route::parse(text, &settings), route);
+        }
+    }
+
+    #[test]
+    fn requests_carry_payment_methods_always_and_capabilities_once() {
+        let settings = Settings::new(NostrKeys::generate());
+        let who = Introduction::new(vec!["x".parse().unwrap()], Some(PaymentInteraction::ExplicitGating));
+        assert_eq!(
+            names(&request_tags("s", true, &settings, &who)),
+            ["p", "support_encryption", "support_encryption_ephemeral", "pmi", "payment_interaction"]
+        );
+        let later = Introduction::new(who.pmis.clone(), None);
+        assert_eq!(names(&request_tags("s", false, &settings, &later)), ["p", "pmi"]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Sending one event to all relays: the first that takes it decides, a slow or dead one delays nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use nostr::{ClientMessage, Event, JsonUtil, Kind};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::config::{KEEP_TRYING, MAX_FRAME, SILENCE, Settings};
+use super::outbox::{Outcome, Post};
+use super::relay::{self, Delivery, LinkConfig, LinkState, RelayLink};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Events in the queue between the links and whoever works them off.
+const QUEUE: usize = 1024;
+/// Bytes of them, over all relays.
+const QUEUE_BYTES: usize = 32 * MAX_FRAME;
+
+/// The links to all relays of a transport. They end when this is dropped.
+#[derive(Debug)]
+pub(super) struct Relays {
+    links: Vec<RelayLink>,
+    deaf: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Relays {
+    /// Connects to the relays and subscribes; what they deliver comes out of the receiver.
+    pub(super) fn spawn(settings: &Settings) -> Result<(Self, mpsc::Receiver<Delivery>)> {
+        let urls = settings.relay_urls()?;
+        let (deliveries, queue) = mpsc::channel(QUEUE);
+        let (deaf, stop) = (CancellationToken::new(), CancellationToken::new());
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        let links = urls
+            .into_iter()
+            .enumerate()
+            .map(|(index, url)| {
+                relay::spawn(LinkConfig {
+                    index,
+                    url,
+                    keys: settings.keys.clone(),
+                    kinds: settings.kinds(),
+                    deliveries: deliveries.clone(),
+                    room: room.clone(),
+                    deaf: deaf.clone(),
+                    stop: stop.clone(),
+                })
+            })
+            .collect();
+        Ok((Self { links, deaf, _stop: stop.drop_guard() }, queue))
+    }
+
+    /// Waits until one relay has confirmed the subscription: a message that is answered earlier would be lost.
+    pub(super) async fn ready(&self, patience: Duration) -> Result<()> {
+        let first = select_all(self.links.iter().map(|link| {
+            let mut state = link.state.clone();
+            Box::pin(async move { state.wait_for(|state| *state == LinkState::Ready).await.is_ok() })
+        }));
+        match timeout(patience, first).await {
+            Ok((true, ..)) => Ok(()),
+            _ => {
+                let names: Vec<String> = self.links.iter().map(|link| link.url.to_string()).collect();
+                let text = format!("no relay is ready after {} s: {}", patience.as_secs(), names.join(", "));
+                Err(Error::new(ErrorKind::Transport, text))
+            }
+        }
+    }
+
+    /// Wants no more events. Sending goes on.
+    pub(super) fn close_intake(&self) {
+        self.deaf.cancel();
+    }
+
+    /// Is cancelled once no more events are wanted.
+    pub(super) fn deaf(&self) -> CancellationToken {
+        self.deaf.clone()
+    }
+
+    /// The addresses of the relays.
+    pub(super) fn urls(&self) -> impl Iterator<Item = &nostr::RelayUrl> {
+        self.links.iter().map(|link| &link.url)
+    }
+
+    /// Sends `event` to every relay.
+    ///
+    /// An ephemeral event is done once it went over the wire to one relay, because not every relay confirms those; any
+    /// other once one relay took it, or kept silent for a while. Refusals that may pass are tried again by the link.
+    pub(super) async fn publish(&self, event: &Event) -> Result<()> {
+        let ephemeral = is_ephemeral(event.kind);
+        let started = Instant::now();
+        let deadline = started + KEEP_TRYING;
+        let frame: tokio_tungstenite::tungstenite::Utf8Bytes = ClientMessage::event(event.clone()).as_json().into();
+        let (report, mut outcomes) = mpsc::channel(self.links.len() * 4);
+        let post = || Post {
+            id: event.id,
+            frame: frame.clone(),
+            since: started,
+            ephemeral,
+            report: report.clone(),
+        };
+        let mut open = self.links.iter().filter(|link| link.posts.try_send(post()).is_ok()).count();
+        if open == 0 {
+            // Every link is behind: wait for the first that has room again.
+            let waiting = select_all(self.links.iter().map(|link| Box::pin(link.posts.send(post()))));
+            match timeout_at(deadline, waiting).await {
+                Ok((Ok(()), ..)) => open = 1,
+                _ => return Err(Error::transport("no relay takes messages")),
+            }
+        }
+        drop(report);
+        let mut patience = deadline;
+        let mut written = false;
+        let mut refusal = "";
+        loop {
+            match timeout_at(patience, outcomes.recv()).await {
+                Ok(Some(Outcome::Accepted)) => return Ok(()),
+                Ok(Some(Outcome::Written)) if ephemeral => return Ok(()),
+                Ok(Some(Outcome::Written)) => {
+                    if !written {
+                        written = true;
+                        patience = deadline.min(Instant::now() + SILENCE);
+                    }
+                }
+                Ok(Some(outcome)) => {
+                    if let Outcome::Refused(reason) = outcome {
+                        refusal = reason;
+                    }
+                    open -= 1;
+                    if open == 0 {
+                        break;
+                    }
+                }
+                // The link gave the event up after it was written, or silence lasted long enough to be consent.
+                Ok(None) | Err(_) if written => return Ok(()),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let text = if refusal.is_empty() {
+            "no relay could be reached".to_owned()
+        } else {
+            format!("every relay refused the message ({refusal})")
+        };
+        Err(Error::transport(text))
+    }
+}
+
+fn is_ephemeral(kind: Kind) -> bool {
+    (20_000..30_000).contains(&kind.as_u16())
+}
