@@ -1,1 +1,229 @@
-//! To come.
+//! The server side of CEP-8, one file per stage. This list is the map: a paid request walks it from top to bottom.
+
+// At the door: what is this message, and may it come in?
+mod door;
+mod journal;
+mod match_price;
+mod negotiate;
+mod price_list;
+mod resume;
+
+// A price is named and asked for.
+mod demand;
+mod mint;
+mod pick_processor;
+mod quote;
+mod resolve_price;
+
+// The money comes, or does not.
+mod cancel;
+mod claim;
+mod expire;
+mod settle;
+mod watch;
+
+// The call is served, or refused.
+mod deliver;
+mod forward;
+mod open_calls;
+mod refuse;
+
+// What a restart finds.
+mod recover;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::journal::Journal;
+use self::negotiate::Modes;
+use self::open_calls::OpenCalls;
+pub use self::price_list::{Listed, PriceList};
+use self::watch::Watcher;
+use crate::ledger::{Ledger, OpenLimits};
+use crate::payment::{
+    Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice, Timestamp,
+};
+use crate::transport::{Inbound, ServerTransport};
+
+/// How many priced requests are looked at in parallel (waiting for money is not counted).
+const ADMITTED_AT_ONCE: usize = 1024;
+
+/// How many messages may wait for the handler to take them.
+const FORWARD_QUEUE: usize = 1024;
+
+/// The numbers and rules that a gate follows.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "made by the builder in `server`, field by field"
+)]
+pub struct GateSettings {
+    /// Which lifecycles are accepted.
+    pub interaction: PaymentInteractionPolicy,
+    /// How long an offer stands: the `ttl` on the wire and the expiry asked of the wallet.
+    pub payment_ttl: Duration,
+    /// How long after the end of an offer a settlement still serves the waiting request.
+    pub settlement_grace: Duration,
+    /// How long beyond its end a payment request is watched. At least an hour.
+    pub watch_grace: Duration,
+    /// How long `resolve_price` may take.
+    pub price_timeout: Duration,
+    /// How long a processor may take to make a payment request, or to answer a question about one.
+    pub processor_timeout: Duration,
+    /// How many offers may be open.
+    pub limits: OpenLimits,
+    /// The largest response that is kept for the same event to be answered again, in bytes.
+    pub stored_response_bytes: usize,
+    /// Whether handlers see who calls, as `params._meta.clientPubkey` (CEP-16).
+    pub inject_client_pubkey: bool,
+}
+
+impl Default for GateSettings {
+    fn default() -> Self {
+        Self {
+            interaction: PaymentInteractionPolicy::Optional,
+            payment_ttl: Duration::from_secs(600),
+            settlement_grace: Duration::from_secs(30),
+            watch_grace: Duration::from_secs(3600),
+            price_timeout: Duration::from_secs(5),
+            processor_timeout: Duration::from_secs(10),
+            limits: OpenLimits::default(),
+            stored_response_bytes: 256 * 1024,
+            inject_client_pubkey: false,
+        }
+    }
+}
+
+/// What a gate works with.
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "made by the builder in `server`, field by field"
+)]
+#[expect(
+    missing_debug_implementations,
+    reason = "holds the price hook, which need not have one"
+)]
+pub struct GateParts {
+    /// What costs how much.
+    pub prices: PriceList,
+    /// Decides the price of each call.
+    pub resolver: Arc<dyn ResolvePrice>,
+    /// The ways of being paid, in order of preference.
+    pub processors: Vec<Arc<dyn PaymentProcessor>>,
+    /// The books.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where requests come from.
+    pub transport: Arc<dyn ServerTransport>,
+    /// The time that the books are kept in.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers and rules.
+    pub settings: GateSettings,
+}
+
+/// Holds priced requests until they are paid, and forwards each exactly once.
+pub struct Gate {
+    prices: PriceList,
+    resolver: Arc<dyn ResolvePrice>,
+    processors: Vec<Arc<dyn PaymentProcessor>>,
+    ledger: Arc<dyn Ledger>,
+    transport: Arc<dyn ServerTransport>,
+    clock: Arc<dyn Clock>,
+    settings: GateSettings,
+    /// To the handler.
+    forwarded: mpsc::Sender<Inbound>,
+    /// Requests that wait for their money. Each has an open entry in the ledger, whose limits bound this map.
+    parked: Mutex<HashMap<RequestEventId, Inbound>>,
+    /// Requests that the handler has not answered yet.
+    open_calls: OpenCalls,
+    /// Events that were let in without an entry.
+    journal: Journal,
+    /// The payment interaction that each session is in.
+    modes: Modes,
+    /// When payments were last asked about out of turn.
+    asked: Mutex<HashMap<RequestEventId, Timestamp>>,
+    watcher: Watcher,
+    admission: Arc<Semaphore>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Gate {
+    /// A gate that listens for money. Call [`recover`](Self::recover) before anything is let in.
+    ///
+    /// Returns the gate and the end of the line from which the handler takes what may be executed. Must be called inside
+    /// a Tokio runtime.
+    #[must_use]
+    pub fn new(parts: GateParts) -> (Arc<Self>, mpsc::Receiver<Inbound>) {
+        let (forwarded, to_handler) = mpsc::channel(FORWARD_QUEUE);
+        let closing = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (watcher, watched) = watch::start(&parts, &tasks, &closing);
+        let gate = Arc::new(Self {
+            prices: parts.prices,
+            resolver: parts.resolver,
+            processors: parts.processors,
+            ledger: parts.ledger,
+            transport: parts.transport,
+            clock: parts.clock,
+            settings: parts.settings,
+            forwarded,
+            parked: Mutex::default(),
+            open_calls: OpenCalls::default(),
+            journal: Journal::default(),
+            modes: Modes::default(),
+            asked: Mutex::default(),
+            watcher,
+            admission: Arc::new(Semaphore::new(ADMITTED_AT_ONCE)),
+            tasks,
+            closing,
+        });
+        gate.tasks.spawn(settle::act_on(Arc::clone(&gate), watched));
+        (gate, to_handler)
+    }
+
+    /// The price list.
+    #[must_use]
+    pub fn prices(&self) -> &PriceList {
+        &self.prices
+    }
+
+    /// The token that stops the gate.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Stops taking messages in, then waits until what was begun is written down, at most `within`.
+    pub async fn close(&self, within: Duration) {
+        self.closing.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(within, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "closed while tasks were running; the ledger knows them"
+            );
+        }
+    }
+
+    fn parked(&self) -> MutexGuard<'_, HashMap<RequestEventId, Inbound>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("priced", &self.prices.entries().len())
+            .field("parked", &self.parked().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `Issue` | `Quoted` | `Issued` | the processor made the payment request; nothing has left for the client yet |
 //! | `Abandon` | `Quoted` | `Abandoned` | no payment request came of it; nothing ever left |
-//! | `Detach` | `Issued`, `Expired` | the same | the request no longer waits (cancelled, its client gone) |
+//! | `Detach` | `Issued`, `Expired`, `Settled` | the same | the request no longer waits (cancelled, its client gone) |
 //! | `Expire` | `Issued` | `Expired` | the offer no longer stands; money may still arrive |
 //! | `Settle` | `Issued`, `Expired` | `Settled` | the money is there |
 //! | `Claim` | `Settled` | `Claimed` | one request may now be executed for it |
@@ -116,6 +116,7 @@ impl EntryState {
 
             (S::Issued, T::Detach) => Move::To(S::Issued),
             (S::Expired, T::Detach) => Move::To(S::Expired),
+            (S::Settled, T::Detach) => Move::To(S::Settled),
             (S::Issued, T::Expire) => Move::To(S::Expired),
             (S::Expired, T::Expire) => Move::Already,
 
@@ -161,11 +162,12 @@ mod tests {
     ];
 
     /// Every legal edge, written out a second time by hand.
-    const EDGES: [(S, T, S); 10] = [
+    const EDGES: [(S, T, S); 11] = [
         (S::Quoted, T::Issue, S::Issued),
         (S::Quoted, T::Abandon, S::Abandoned),
         (S::Issued, T::Detach, S::Issued),
         (S::Expired, T::Detach, S::Expired),
+        (S::Settled, T::Detach, S::Settled),
         (S::Issued, T::Expire, S::Expired),
         (S::Issued, T::Settle, S::Settled),
         (S::Expired, T::Settle, S::Settled),

@@ -40,6 +40,15 @@ impl CapabilityPattern {
         })
     }
 
+    /// The pattern that stands for `name` alone; `None` if the name holds a `*`, which a pattern cannot quote.
+    #[must_use]
+    pub fn literal(name: &str) -> Option<Self> {
+        if name.contains('*') {
+            return None;
+        }
+        Self::new(name).ok()
+    }
+
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

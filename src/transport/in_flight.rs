@@ -4,14 +4,16 @@
 //! one stream must not see two requests with one id, and its progress must reach the one client that asked (D-22). So ids
 //! and progress tokens are replaced on the way in and restored on the way out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::ReplyTo;
 use crate::error::{Error, Result};
-use crate::wire::{Message, Notification, Request, RequestId, Response, method, raw};
+use crate::wire::{
+    Message, Notification, Request, RequestId, Response, meta_of, method, with_meta,
+};
 
 /// The requests that one handler has not answered yet.
 #[derive(Debug)]
@@ -152,35 +154,21 @@ fn replace_progress_token(
     label: i64,
 ) -> Result<(Option<Box<RawValue>>, Option<Value>)> {
     // Params without a token pass untouched, byte for byte.
-    let Some(text) = params
-        .as_ref()
-        .map(|params| params.get())
-        .filter(|text| text.contains("progressToken"))
-    else {
-        return Ok((params, None));
-    };
-    let mut value: BTreeMap<String, Box<RawValue>> = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(_) => return Ok((params, None)),
-    };
-    let Some(mut meta) = value
-        .get("_meta")
-        .and_then(|meta| serde_json::from_str::<Map<String, Value>>(meta.get()).ok())
-    else {
+    let Some(mut meta) = meta_of(params.as_deref()) else {
         return Ok((params, None));
     };
     let Some(token) = meta.get_mut("progressToken") else {
         return Ok((params, None));
     };
     let original = std::mem::replace(token, label.into());
-    value.insert("_meta".to_owned(), raw(&meta)?);
-    Ok((Some(raw(&value)?), Some(original)))
+    Ok((with_meta(params, &meta)?, Some(original)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::payment::{ClientPubkey, RequestEventId};
+    use crate::wire::raw;
 
     fn reply_to(n: u8) -> ReplyTo {
         ReplyTo::new(

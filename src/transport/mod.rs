@@ -48,6 +48,13 @@ pub trait ServerTransport: Debug + Send + Sync {
     /// As [`send`](Self::send).
     async fn notify(&self, client: Option<&ClientPubkey>, message: Message) -> Result<()>;
 
+    /// How many bytes of JSON a message to this address may have, where that is known beforehand. A paid result that is
+    /// larger is a failure of the server, not of the buyer.
+    fn max_message_bytes(&self, to: &ReplyTo) -> usize {
+        let _ = to;
+        usize::MAX
+    }
+
     /// Tells the transport what to say about payments wherever it introduces the server: in the first message of a
     /// session and in announcements. A later call replaces the earlier.
     fn advertise(&self, payments: Advertisement);

@@ -3,6 +3,7 @@
 // Messages.
 mod error_object;
 mod jsonrpc;
+mod meta;
 mod request_id;
 mod strict;
 
@@ -24,6 +25,7 @@ pub use gating::{
 };
 pub use identity::invocation_identity;
 pub use jsonrpc::{MAX_DEPTH, Message, Notification, Payload, Request, Response, raw};
+pub use meta::{meta_of, with_meta};
 pub use notification::{
     PAYMENT_ACCEPTED, PAYMENT_REJECTED, PAYMENT_REQUIRED, PaymentAcceptedParams,
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,

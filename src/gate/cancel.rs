@@ -1,0 +1,60 @@
+//! A client cancels its own request (N-124).
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Gate;
+use crate::ledger::Transition;
+use crate::transport::Origin;
+use crate::wire::{Message, Notification, RequestId};
+
+#[derive(Deserialize)]
+struct Cancelled {
+    #[serde(rename = "requestId")]
+    request_id: RequestId,
+}
+
+impl Gate {
+    /// Stops a request that waits for its money: nothing more is sent for it, and a payment that still comes is an
+    /// authorization. A paid call that is being executed is finished. `false`: the notice is for the handler.
+    pub(super) async fn cancel(
+        self: &Arc<Self>,
+        notification: &Notification,
+        origin: &Origin,
+    ) -> bool {
+        let params = notification
+            .params
+            .as_ref()
+            .map_or("null", |params| params.get());
+        let Ok(Cancelled { request_id }) = serde_json::from_str(params) else {
+            return false;
+        };
+        let waiting = {
+            let mut parked = self.parked();
+            let id = parked
+                .iter()
+                .find_map(|(id, inbound)| match &inbound.message {
+                    Message::Request(request)
+                        if inbound.origin.client == origin.client && request.id == request_id =>
+                    {
+                        Some(*id)
+                    }
+                    _ => None,
+                });
+            id.and_then(|id| parked.remove(&id).map(|inbound| (id, inbound)))
+        };
+        let Some((id, inbound)) = waiting else {
+            return !self.open_calls.cancelled(&origin.client, &request_id);
+        };
+        let detach = Transition::Detach {
+            reason: "cancelled by the client".to_owned(),
+        };
+        if let Err(error) = self.ledger.apply(&id, vec![detach], self.clock.now()).await {
+            // It waits on: better served than forgotten.
+            tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "a cancellation could not be written down");
+            self.parked().insert(id, inbound);
+        }
+        true
+    }
+}

@@ -1,0 +1,120 @@
+//! Asks the client for the money: `payment_required`, `-32042`, `-32043`.
+
+use super::Gate;
+use super::negotiate::Negotiated;
+use crate::ledger::Entry;
+use crate::payment::Timestamp;
+use crate::transport::{Outbound, ReplyTo};
+use crate::wire::{
+    ErrorObject, PaymentNotification, PaymentOption, PaymentPendingData, PaymentRequiredData,
+    PaymentRequiredParams, RequestId, Response, Tag,
+};
+
+/// When a client that waits should ask again, in seconds.
+const RETRY_AFTER: u64 = 2;
+
+impl Gate {
+    /// Sends `payment_required`. Failing to send it is not the end: the client may ask for it again with the same event.
+    pub(super) async fn demand(&self, reply_to: &ReplyTo, entry: &Entry) {
+        let Some(params) = option(entry, self.clock.now()) else {
+            return;
+        };
+        self.tell(reply_to, &PaymentNotification::Required(params))
+            .await;
+    }
+
+    /// Answers `-32042` with the option of `entry`.
+    pub(super) async fn answer_payment_required(
+        &self,
+        id: &RequestId,
+        reply_to: &ReplyTo,
+        entry: &Entry,
+        negotiated: Negotiated,
+    ) {
+        let options = option(entry, self.clock.now()).into_iter().collect();
+        self.answer_gated(
+            id,
+            reply_to,
+            &PaymentRequiredData::new(options).to_error(),
+            negotiated,
+        )
+        .await;
+    }
+
+    /// Answers `-32043` and repeats the option that is still open: the client may have lost the first answer (N-85).
+    pub(super) async fn answer_pending(
+        &self,
+        id: &RequestId,
+        reply_to: &ReplyTo,
+        entry: &Entry,
+        negotiated: Negotiated,
+    ) {
+        let options = option(entry, self.clock.now()).into_iter().collect();
+        self.answer_gated(
+            id,
+            reply_to,
+            &PaymentPendingData::new(RETRY_AFTER, options).to_error(),
+            negotiated,
+        )
+        .await;
+    }
+
+    async fn answer_gated(
+        &self,
+        id: &RequestId,
+        reply_to: &ReplyTo,
+        error: &ErrorObject,
+        negotiated: Negotiated,
+    ) {
+        let tags = negotiated
+            .disclose
+            .map(Tag::payment_interaction)
+            .into_iter()
+            .collect();
+        let outbound = Outbound::new(Response::from_error(id.clone(), error)).with_tags(tags);
+        self.send(reply_to, outbound).await;
+    }
+
+    /// Sends a payment notification; a failure is logged and stops nothing.
+    pub(super) async fn tell(&self, reply_to: &ReplyTo, notification: &PaymentNotification) {
+        match notification.to_message() {
+            Ok(message) => self.send(reply_to, Outbound::new(message)).await,
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a notification could not be written"
+            ),
+        }
+    }
+
+    pub(super) async fn send(&self, reply_to: &ReplyTo, outbound: Outbound) {
+        if let Err(error) = self.transport.send(reply_to, outbound).await {
+            tracing::warn!(
+                request_event_id = %reply_to.event, client_pubkey = reply_to.client.short(),
+                error = &error as &dyn std::error::Error, "a message to the client could not be sent"
+            );
+        }
+    }
+}
+
+/// The offer of `entry` as it stands at `now`: always the same `pay_req`, with the time that is left.
+fn option(entry: &Entry, now: Timestamp) -> Option<PaymentOption> {
+    let made = entry.payment_request.as_ref()?;
+    let mut params =
+        PaymentRequiredParams::new(entry.amount.value(), made.pay_req.clone(), made.pmi.clone());
+    params.description = Some(entry.description.clone());
+    params.ttl = Some(offer_ends(entry).since(now).as_secs().max(1));
+    params.meta = entry
+        .meta
+        .as_deref()
+        .and_then(|meta| serde_json::from_str(meta).ok());
+    Some(params)
+}
+
+/// When the client must have paid: the offer's end, or the payment request's own if that is sooner.
+pub(super) fn offer_ends(entry: &Entry) -> Timestamp {
+    let expires_at = entry
+        .payment_request
+        .as_ref()
+        .and_then(|made| made.expires_at);
+    expires_at.map_or(entry.deadline, |at| at.min(entry.deadline))
+}

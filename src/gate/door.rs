@@ -1,0 +1,195 @@
+//! The order at the door.
+//!
+//! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
+//! current state again; an authorization → claimed and forwarded; else a price is named.
+
+use std::sync::Arc;
+
+use super::Gate;
+use super::journal::is_fresh;
+use super::match_price::{PriceMatch, match_price};
+use super::negotiate::Negotiated;
+use crate::error::Result;
+use crate::ledger::Caller;
+use crate::payment::{Invocation, PriceDecision, PricedCapability};
+use crate::transport::{Inbound, Origin};
+use crate::wire::{
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
+};
+
+/// A priced request at the door, with everything that is known about it.
+#[derive(Debug)]
+pub(super) struct Knock {
+    pub(super) request: Request,
+    pub(super) origin: Origin,
+    pub(super) negotiated: Negotiated,
+    pub(super) listed: Arc<PricedCapability>,
+    pub(super) invocation: Box<Invocation>,
+}
+
+impl Knock {
+    pub(super) fn caller(&self) -> Caller {
+        Caller::new(
+            self.origin.client,
+            self.origin.event,
+            self.invocation.identity,
+        )
+    }
+}
+
+impl Gate {
+    /// Takes one message in. Returns when the next one may come: a request that has to wait for anything waits in a task
+    /// of its own.
+    pub async fn enter(self: &Arc<Self>, inbound: Inbound) {
+        let Inbound { message, origin } = inbound;
+        match message {
+            Message::Request(request) => self.enter_request(request, origin).await,
+            Message::Notification(notification) => {
+                self.enter_notification(notification, origin).await
+            }
+            // This transport carries no requests from server to client, so there is nothing to answer (T-16).
+            Message::Response(_) => {}
+        }
+    }
+
+    async fn enter_notification(self: &Arc<Self>, notification: Notification, origin: Origin) {
+        if self.prices.prices_method(&notification.method) {
+            tracing::debug!(
+                client_pubkey = origin.client.short(),
+                "dropped a priced method sent as notification"
+            );
+            return;
+        }
+        if !is_fresh(origin.created_at, self.clock.now()) || !self.first_time(&origin) {
+            return;
+        }
+        if notification.method == method::CANCELLED && self.cancel(&notification, &origin).await {
+            return;
+        }
+        self.hand_over(Inbound::new(notification.into(), origin))
+            .await;
+    }
+
+    async fn enter_request(self: &Arc<Self>, request: Request, origin: Origin) {
+        let now = self.clock.now();
+        let negotiated =
+            self.modes
+                .negotiate(self.settings.interaction, &request.method, &origin, now);
+        match match_price(&self.prices, &request, &origin) {
+            PriceMatch::Free if !is_fresh(origin.created_at, now) => {
+                self.refuse_stale(request, origin).await
+            }
+            PriceMatch::Free => {
+                if self.first_time(&origin) {
+                    self.forward(request, origin, negotiated, None).await;
+                }
+            }
+            PriceMatch::Refused(why) => {
+                let gate = Arc::clone(self);
+                self.in_a_task(async move {
+                    gate.answer_error(
+                        &request.id,
+                        &origin.reply_to,
+                        &ErrorObject::new(INVALID_PARAMS_CODE, why),
+                    )
+                    .await;
+                })
+                .await;
+            }
+            PriceMatch::Priced { listed, invocation } => {
+                let knock = Knock {
+                    request,
+                    origin,
+                    negotiated,
+                    listed,
+                    invocation,
+                };
+                let gate = Arc::clone(self);
+                self.in_a_task(async move { gate.enter_priced(knock).await })
+                    .await;
+            }
+        }
+    }
+
+    async fn enter_priced(self: &Arc<Self>, knock: Knock) {
+        let (id, origin) = (knock.request.id.clone(), knock.origin.clone());
+        if let Err(error) = self.admit(knock).await {
+            // Whatever failed, it failed closed: nothing was forwarded, and what was charged is in the ledger.
+            tracing::error!(
+                request_event_id = %origin.event, client_pubkey = origin.client.short(),
+                error = &error as &dyn std::error::Error, "a priced request could not be handled"
+            );
+            self.answer_unavailable(&id, &origin.reply_to).await;
+        }
+    }
+
+    async fn admit(self: &Arc<Self>, knock: Knock) -> Result<()> {
+        let standing = self.ledger.standing(&knock.caller()).await?;
+        if let Some(entry) = standing.of_event {
+            return self.resume(knock, entry).await;
+        }
+        if !is_fresh(knock.origin.created_at, self.clock.now()) {
+            self.refuse_stale(knock.request, knock.origin).await;
+            return Ok(());
+        }
+        if knock.negotiated.refused {
+            self.refuse_interaction(&knock).await;
+            return Ok(());
+        }
+        if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
+            return self.forward_claimed(knock, entry).await;
+        }
+        match self.resolve_price(&knock).await {
+            Ok(PriceDecision::Quote(quote)) => self.quote(knock, quote).await,
+            Ok(PriceDecision::Waive) => {
+                if self.first_time(&knock.origin) {
+                    self.forward(knock.request, knock.origin, knock.negotiated, None)
+                        .await;
+                }
+                Ok(())
+            }
+            Ok(PriceDecision::Reject { message }) => {
+                self.refuse_by_policy(&knock, message).await;
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(
+                    request_event_id = %knock.origin.event, capability = %knock.listed.capability,
+                    error = &error as &dyn std::error::Error, "no price could be resolved"
+                );
+                self.refuse_failed(&knock, None).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn first_time(&self, origin: &Origin) -> bool {
+        self.journal.first_time(origin.event, self.clock.now())
+    }
+
+    async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
+        let gate = Arc::clone(self);
+        let text = "the request's created_at is more than 10 minutes off the server's clock";
+        self.in_a_task(async move {
+            let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+            gate.answer_error(&request.id, &origin.reply_to, &error)
+                .await;
+        })
+        .await;
+    }
+
+    /// Runs `work` beside the door. Waits while too much is being looked at already, which holds the transport back.
+    pub(super) async fn in_a_task(
+        self: &Arc<Self>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.admission).acquire_owned() => permit,
+            () = self.closing.cancelled() => return,
+        };
+        self.tasks.spawn(async move {
+            work.await;
+            drop(permit);
+        });
+    }
+}

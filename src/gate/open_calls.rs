@@ -1,0 +1,84 @@
+//! What the handler is working on, so that its answers find their entry, their tags and their client.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId};
+use crate::transport::Origin;
+use crate::wire::{Request, RequestId};
+
+/// The most free calls that may be open. Paid ones are not counted: each was let in by the ledger.
+const MOST_FREE: usize = 10_000;
+
+/// One forwarded request.
+#[derive(Debug, Clone)]
+pub(super) struct OpenCall {
+    pub(super) client: ClientPubkey,
+    pub(super) id: RequestId,
+    pub(super) method: String,
+    /// The entry that was claimed for it.
+    pub(super) paid_by: Option<RequestEventId>,
+    /// What its response must say about the payment interaction.
+    pub(super) disclose: Option<PaymentInteraction>,
+}
+
+impl OpenCall {
+    pub(super) fn new(
+        request: &Request,
+        origin: &Origin,
+        paid_by: Option<RequestEventId>,
+        disclose: Option<PaymentInteraction>,
+    ) -> Self {
+        Self {
+            client: origin.client,
+            id: request.id.clone(),
+            method: request.method.clone(),
+            paid_by,
+            disclose,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OpenCalls {
+    calls: Mutex<HashMap<RequestEventId, OpenCall>>,
+}
+
+impl OpenCalls {
+    fn calls(&self) -> MutexGuard<'_, HashMap<RequestEventId, OpenCall>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a call; `false` if there is no room for another free one.
+    pub(super) fn insert(&self, event: RequestEventId, call: OpenCall) -> bool {
+        let mut calls = self.calls();
+        if call.paid_by.is_none() && calls.len() >= MOST_FREE {
+            return false;
+        }
+        calls.insert(event, call);
+        true
+    }
+
+    /// The call that is answered now.
+    pub(super) fn remove(&self, event: &RequestEventId) -> Option<OpenCall> {
+        self.calls().remove(event)
+    }
+
+    pub(super) fn get(&self, event: &RequestEventId) -> Option<OpenCall> {
+        self.calls().get(event).cloned()
+    }
+
+    /// The client cancelled its call `id`. `true` if that may be passed on to the handler.
+    ///
+    /// A free call is over: MCP handlers need not answer it any more, so it would stay here for ever. A paid one goes on:
+    /// its result is kept, and the client can still have it.
+    pub(super) fn cancelled(&self, client: &ClientPubkey, id: &RequestId) -> bool {
+        let mut calls = self.calls();
+        let is_it = |call: &OpenCall| call.client == *client && call.id == *id;
+        let paid = calls
+            .values()
+            .any(|call| call.paid_by.is_some() && is_it(call));
+        calls.retain(|_, call| call.paid_by.is_some() || !is_it(call));
+        !paid
+    }
+}

@@ -1,0 +1,46 @@
+//! Which payment method? The client's order of preference decides (N-54).
+
+use std::sync::Arc;
+
+use super::Gate;
+use crate::payment::{PaymentProcessor, Pmi, Unit};
+
+impl Gate {
+    /// The first of the client's methods that is supported and can charge `unit`; for a client that lists none, the first
+    /// of the server's. `None`: they have no method in common, and nothing may be minted (N-56).
+    pub(super) fn pick_processor(
+        &self,
+        wanted: &[Pmi],
+        unit: &Unit,
+    ) -> Option<&Arc<dyn PaymentProcessor>> {
+        let mut able = self
+            .processors
+            .iter()
+            .filter(|processor| processor.accepts(unit));
+        if wanted.is_empty() {
+            return able.next();
+        }
+        let able: Vec<_> = able.collect();
+        wanted.iter().find_map(|pmi| {
+            able.iter()
+                .find(|processor| processor.pmi() == pmi)
+                .copied()
+        })
+    }
+
+    pub(super) fn processor(&self, pmi: &Pmi) -> Option<&Arc<dyn PaymentProcessor>> {
+        self.processors
+            .iter()
+            .find(|processor| processor.pmi() == pmi)
+    }
+
+    /// The methods on offer, for the text of a refusal.
+    pub(super) fn supported_pmis(&self) -> String {
+        let names: Vec<&str> = self
+            .processors
+            .iter()
+            .map(|processor| processor.pmi().as_str())
+            .collect();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,154 @@
+//! The price is known: write the entry, have the payment request made, and ask for the money.
+
+use std::sync::Arc;
+
+use super::Gate;
+use super::door::Knock;
+use crate::error::Result;
+use crate::ledger::{Applied, Entry, NewEntry, Opened, Transition};
+use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
+use crate::transport::Inbound;
+use crate::wire::Message;
+
+impl Gate {
+    /// Offers `knock` for the quoted price.
+    ///
+    /// Order matters: the entry is durable before the processor is asked, the payment request is durable before anything
+    /// leaves, and the payment is watched before the client can pay it.
+    pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
+        let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
+            self.refuse_pmi(&knock, &quote.amount).await;
+            return Ok(());
+        };
+        let processor = Arc::clone(processor);
+        let new = self.new_entry(&knock, quote, &processor);
+        match self.ledger.open(new, self.settings.limits).await? {
+            Opened::New(entry) => self.issue(knock, entry, processor).await,
+            // Another copy of the same event was faster.
+            Opened::Exists(entry) => self.resume(knock, entry).await,
+            Opened::Outstanding(entry) => {
+                self.answer_pending(
+                    &knock.request.id,
+                    &knock.origin.reply_to,
+                    &entry,
+                    knock.negotiated,
+                )
+                .await;
+                Ok(())
+            }
+            Opened::Full => {
+                tracing::warn!(
+                    client_pubkey = knock.origin.client.short(),
+                    "too many open offers; nothing was minted"
+                );
+                self.refuse_at_capacity(&knock).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn issue(
+        self: &Arc<Self>,
+        knock: Knock,
+        entry: Entry,
+        processor: Arc<dyn PaymentProcessor>,
+    ) -> Result<()> {
+        let payment_request = match self.mint(&entry, &processor).await {
+            Ok(payment_request) => payment_request,
+            Err(error) => {
+                tracing::error!(
+                    entry = %entry.id, pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(),
+                    error = &error as &dyn std::error::Error, "no payment request could be made"
+                );
+                let abandon = Transition::Abandon {
+                    reason: "no payment request could be made".to_owned(),
+                };
+                self.ledger
+                    .apply(&entry.id, vec![abandon], self.clock.now())
+                    .await?;
+                self.refuse_failed(&knock, Some(&entry)).await;
+                return Ok(());
+            }
+        };
+        let ends = payment_request
+            .expires_at
+            .map_or(entry.deadline, |at| at.max(entry.deadline));
+        let watch_until = ends.plus(self.settings.watch_grace);
+        let issue = Transition::Issue {
+            payment_request,
+            watch_until,
+        };
+        let entry = match self
+            .ledger
+            .apply(&entry.id, vec![issue], self.clock.now())
+            .await?
+        {
+            Applied::Moved(entry) => entry,
+            Applied::Already(entry) | Applied::Refused(entry) => {
+                return self.resume(knock, entry).await;
+            }
+        };
+        self.log(&entry, "payment requested");
+        let (id, reply_to, negotiated) = (
+            knock.request.id.clone(),
+            knock.origin.reply_to.clone(),
+            knock.negotiated,
+        );
+        if entry.interaction == PaymentInteraction::Transparent {
+            self.parked()
+                .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
+        }
+        self.watcher.watch(&entry).await;
+        match entry.interaction {
+            PaymentInteraction::ExplicitGating => {
+                self.answer_payment_required(&id, &reply_to, &entry, negotiated)
+                    .await
+            }
+            _ => self.demand(&reply_to, &entry).await,
+        }
+        Ok(())
+    }
+
+    fn new_entry(
+        &self,
+        knock: &Knock,
+        quote: Quote,
+        processor: &Arc<dyn PaymentProcessor>,
+    ) -> NewEntry {
+        let now = self.clock.now();
+        let interaction = knock.negotiated.effective;
+        let description = quote
+            .description
+            .or_else(|| knock.listed.description.clone())
+            .unwrap_or_else(|| knock.listed.capability.to_string());
+        // Under explicit gating the client asks again, so its request need not be kept.
+        let request = (interaction == PaymentInteraction::Transparent)
+            .then(|| Message::Request(knock.request.clone()).to_json());
+        NewEntry {
+            id: knock.origin.event,
+            client: knock.origin.client,
+            identity: knock.invocation.identity,
+            capability: knock.listed.capability.to_string(),
+            interaction,
+            pmi: processor.pmi().clone(),
+            amount: quote.amount,
+            description,
+            meta: quote
+                .meta
+                .and_then(|meta| serde_json::to_string(&meta).ok()),
+            request,
+            route: knock.origin.reply_to.route.clone(),
+            deadline: now.plus(self.settings.payment_ttl),
+            quoted_at: now,
+        }
+    }
+
+    /// One `info` line per change of money state.
+    pub(super) fn log(&self, entry: &Entry, what: &'static str) {
+        tracing::info!(
+            entry = %entry.id, client_pubkey = entry.client.short(), capability = entry.capability,
+            pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(), state = entry.state.as_str(),
+            "{what}"
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! The money is there: write it down, then serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Gate;
+use super::watch::Watched;
+use crate::error::Result;
+use crate::ledger::{Applied, Entry, EntryState, Transition};
+use crate::payment::{RequestEventId, Settlement};
+use crate::transport::{Inbound, ReplyTo};
+use crate::wire::{PaymentAcceptedParams, PaymentNotification};
+
+/// How many settlements are worked on at once. They share the ledger's commits.
+const SETTLED_AT_ONCE: usize = 512;
+
+/// How long the client's notice may hold up the call that it paid for.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Acts on what the watch learns until the gate closes.
+pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>) {
+    let slots = Arc::new(Semaphore::new(SETTLED_AT_ONCE));
+    while let Some(watched) = learned.recv().await {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let acting = Arc::clone(&gate);
+        gate.tasks.spawn(async move {
+            let (id, outcome) = match watched {
+                Watched::Settled(id, settlement) => (id, acting.settled(id, settlement).await),
+                Watched::OfferEnded(id) => (id, acting.offer_ended(id).await),
+            };
+            if let Err(error) = outcome {
+                // Still watched, so it is looked up, and comes here again.
+                tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "a settlement could not be written down");
+            }
+            drop(slot);
+        });
+    }
+}
+
+impl Gate {
+    /// Writes a settlement down and serves the request that waits for it. Money that nobody waits for is an authorization
+    /// for the same call, and the client is told.
+    ///
+    /// Safe to repeat: the ledger makes each move once.
+    pub(super) async fn settled(
+        self: &Arc<Self>,
+        id: RequestEventId,
+        settlement: Settlement,
+    ) -> Result<()> {
+        let Some(entry) = self.ledger.get(&id).await? else {
+            tracing::error!(entry = %id, "a payment settled that is not in the ledger");
+            return Ok(());
+        };
+        if settlement.amount.covers(&entry.amount) != Some(true) {
+            tracing::error!(
+                entry = %id, pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(),
+                arrived = ?settlement.amount, "less arrived than was asked for; the call is not served"
+            );
+            return Ok(());
+        }
+        let waiting = self.parked().remove(&id);
+        let mut moves = vec![Transition::Settle(settlement)];
+        if waiting.is_some() {
+            moves.push(Transition::Claim { by: id });
+        }
+        let applied = match self.ledger.apply(&id, moves, self.clock.now()).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                // The request waits on; the settlement is reported again.
+                self.parked().extend(waiting.map(|inbound| (id, inbound)));
+                return Err(error);
+            }
+        };
+        self.watcher.forget(id).await;
+        match (applied, waiting) {
+            (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
+            (Applied::Moved(entry), None) => {
+                self.log(
+                    &entry,
+                    "paid after its request stopped waiting; kept as an authorization",
+                );
+                self.detach(&entry).await?;
+                self.accepted(&entry).await;
+            }
+            (Applied::Already(_), _) => {}
+            (Applied::Refused(entry), _) => {
+                tracing::warn!(entry = %id, state = entry.state.as_str(), "a settlement changed nothing");
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the client, then forwards the call that is paid and claimed.
+    pub(super) async fn serve(self: &Arc<Self>, entry: &Entry, inbound: Inbound) {
+        self.log(entry, "paid");
+        if tokio::time::timeout(NOTICE_TIMEOUT, self.accepted(entry))
+            .await
+            .is_err()
+        {
+            tracing::warn!(entry = %entry.id, "payment_accepted is taking long; serving the call without it");
+        }
+        self.forward_parked(entry, inbound).await;
+    }
+
+    /// Settled money whose own request no longer waits becomes claimable by the next request for the same call.
+    async fn detach(&self, entry: &Entry) -> Result<()> {
+        if entry.state == EntryState::Settled && entry.waiting {
+            let reason = "its request no longer waits".to_owned();
+            self.ledger
+                .apply(
+                    &entry.id,
+                    vec![Transition::Detach { reason }],
+                    self.clock.now(),
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Sends `payment_accepted`: a courtesy, whose failure stops nothing (N-69).
+    pub(super) async fn accepted(&self, entry: &Entry) {
+        let reply_to = ReplyTo::new(entry.client, entry.id, entry.route.clone());
+        let params = PaymentAcceptedParams::new(entry.amount.value(), entry.pmi.clone());
+        self.tell(&reply_to, &PaymentNotification::Accepted(params))
+            .await;
+    }
+}

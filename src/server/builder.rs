@@ -1,0 +1,199 @@
+//! What a paid server needs to know, checked before it starts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::gate::{GateSettings, PriceList};
+use crate::ledger::{Ledger, MemoryLedger, OpenLimits};
+use crate::payment::{
+    Clock, PaymentInteractionPolicy, PaymentProcessor, PricedCapability, ResolvePrice, StaticPrice,
+    SystemClock,
+};
+
+/// How a server is paid. Made by [`ServerPayments::builder`].
+pub struct ServerPayments {
+    pub(super) prices: PriceList,
+    pub(super) resolver: Arc<dyn ResolvePrice>,
+    pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: GateSettings,
+}
+
+impl ServerPayments {
+    /// Starts with no prices, no way of being paid, and these defaults:
+    ///
+    /// | setting | default |
+    /// |---|---|
+    /// | [`ledger`](ServerPaymentsBuilder::ledger) | in memory: for trials only, it forgets money with the process |
+    /// | [`resolve_price`](ServerPaymentsBuilder::resolve_price) | the listed price, the minimum of a range |
+    /// | [`interaction`](ServerPaymentsBuilder::interaction) | transparent, explicit gating for those who ask |
+    /// | [`payment_ttl`](ServerPaymentsBuilder::payment_ttl) | 600 s |
+    /// | [`limits`](ServerPaymentsBuilder::limits) | 20 open offers per client, 10,000 in all |
+    #[must_use]
+    pub fn builder() -> ServerPaymentsBuilder {
+        ServerPaymentsBuilder {
+            prices: Vec::new(),
+            resolver: Arc::new(StaticPrice),
+            processors: Vec::new(),
+            ledger: None,
+            clock: Arc::new(SystemClock),
+            settings: GateSettings::default(),
+        }
+    }
+}
+
+impl fmt::Debug for ServerPayments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerPayments")
+            .field("prices", &self.prices.entries().len())
+            .field("processors", &self.processors)
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds [`ServerPayments`].
+#[must_use]
+pub struct ServerPaymentsBuilder {
+    prices: Vec<PricedCapability>,
+    resolver: Arc<dyn ResolvePrice>,
+    processors: Vec<Arc<dyn PaymentProcessor>>,
+    ledger: Option<Arc<dyn Ledger>>,
+    clock: Arc<dyn Clock>,
+    settings: GateSettings,
+}
+
+impl ServerPaymentsBuilder {
+    /// Prices one capability.
+    pub fn price(mut self, price: PricedCapability) -> Self {
+        self.prices.push(price);
+        self
+    }
+
+    /// Prices several.
+    pub fn prices(mut self, prices: impl IntoIterator<Item = PricedCapability>) -> Self {
+        self.prices.extend(prices);
+        self
+    }
+
+    /// Adds a way of being paid, behind those added before.
+    pub fn processor(mut self, processor: impl PaymentProcessor + 'static) -> Self {
+        self.processors.push(Arc::new(processor));
+        self
+    }
+
+    /// Adds a way of being paid that is shared or boxed already.
+    pub fn shared_processor(mut self, processor: Arc<dyn PaymentProcessor>) -> Self {
+        self.processors.push(processor);
+        self
+    }
+
+    /// Decides the price of each call.
+    pub fn resolve_price(mut self, resolver: impl ResolvePrice + 'static) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Keeps the books.
+    pub fn ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// Which lifecycles are accepted.
+    pub fn interaction(mut self, policy: PaymentInteractionPolicy) -> Self {
+        self.settings.interaction = policy;
+        self
+    }
+
+    /// How long an offer stands: the `ttl` on the wire, and the expiry asked of the wallet. 1 s to 24 h.
+    pub fn payment_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.payment_ttl = ttl;
+        self
+    }
+
+    /// How many offers may be open at a time.
+    pub fn limits(mut self, limits: OpenLimits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Shows handlers who calls, as `params._meta.clientPubkey` (CEP-16).
+    pub fn inject_client_pubkey(mut self, inject: bool) -> Self {
+        self.settings.inject_client_pubkey = inject;
+        self
+    }
+
+    /// The clock that the books are kept by; for tests.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Every other number and rule, for those that need them.
+    pub fn settings(mut self, change: impl FnOnce(&mut GateSettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Checks everything that can be checked beforehand.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the entry: prices that tie, prices in a unit that no
+    /// processor can charge, two processors for one payment method, a `payment_ttl` out of range.
+    pub fn build(self) -> Result<ServerPayments> {
+        let prices = PriceList::new(self.prices)?;
+        for (at, processor) in self.processors.iter().enumerate() {
+            if self.processors[..at]
+                .iter()
+                .any(|before| before.pmi() == processor.pmi())
+            {
+                return Err(Error::config(format!(
+                    "two processors for the payment method {}",
+                    processor.pmi()
+                )));
+            }
+        }
+        for entry in prices.entries() {
+            let unit = entry.price.unit();
+            if !self
+                .processors
+                .iter()
+                .any(|processor| processor.accepts(unit))
+            {
+                return Err(Error::config(format!(
+                    "{} is priced in {unit}, which no configured way of being paid can charge",
+                    entry.capability
+                )));
+            }
+        }
+        let ttl = self.settings.payment_ttl;
+        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&ttl) {
+            return Err(Error::config(
+                "payment_ttl must be from 1 second to 24 hours",
+            ));
+        }
+        let ledger = self.ledger.unwrap_or_else(|| Arc::new(MemoryLedger::new()));
+        Ok(ServerPayments {
+            prices,
+            resolver: self.resolver,
+            processors: self.processors,
+            ledger,
+            clock: self.clock,
+            settings: self.settings,
+        })
+    }
+}
+
+impl fmt::Debug for ServerPaymentsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerPaymentsBuilder")
+            .field("prices", &self.prices)
+            .field("processors", &self.processors)
+            .finish_non_exhaustive()
+    }
+}
