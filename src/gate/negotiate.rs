@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_session_keeps_its_mode_until_initialize_or_an_hour_of_silence() {
         let modes = Modes::default();
-        let at = |secs| Timestamp::from_secs(10_000 + secs);
+        let at = |secs: u64| Timestamp::from_secs(10_000 + secs);
         let negotiate = |interaction, method: &str, now| {
             modes
                 .negotiate(

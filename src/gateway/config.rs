@@ -19,8 +19,8 @@ use self::file::File;
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
-/// The longest that an offer may stand: a week.
-const LONGEST_TTL: u64 = 7 * 24 * 60 * 60;
+/// The longest that an offer may stand: a day.
+const LONGEST_TTL: u64 = 24 * 60 * 60;
 const DEFAULT_TTL: u64 = 600;
 const DEFAULT_CHILDREN: usize = 32;
 /// How long a child of one client may have nothing to do.

@@ -18,6 +18,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::payment::{
     ClientPubkey, Clock, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, SystemClock,
+    Timestamp,
 };
 use crate::wire::{Message, raw};
 
@@ -38,12 +39,19 @@ pub fn pair() -> (Arc<MemoryServer>, Arc<MemoryClient>) {
 /// A server without clients; [`MemoryServer::client`] connects them.
 #[must_use]
 pub fn server() -> Arc<MemoryServer> {
+    server_with_clock(Arc::new(SystemClock))
+}
+
+/// As [`server`], with clients that date their messages by `clock`.
+#[must_use]
+pub fn server_with_clock(clock: Arc<dyn Clock>) -> Arc<MemoryServer> {
     let (inbox, inbound) = mpsc::channel(QUEUE);
     Arc::new(MemoryServer {
         inbox,
         inbound: Mutex::new(inbound),
         clients: SyncMutex::default(),
         advertised: SyncMutex::default(),
+        clock,
         closed: CancellationToken::new(),
     })
 }
@@ -55,6 +63,7 @@ pub struct MemoryServer {
     inbound: Mutex<mpsc::Receiver<Inbound>>,
     clients: SyncMutex<Vec<(ClientPubkey, mpsc::Sender<ClientInbound>)>>,
     advertised: SyncMutex<Advertisement>,
+    clock: Arc<dyn Clock>,
     closed: CancellationToken,
 }
 
@@ -73,6 +82,7 @@ impl MemoryServer {
             inbound: Mutex::new(inbound),
             next: AtomicU64::new(0),
             published: SyncMutex::default(),
+            clock: Arc::clone(&self.clock),
             closed: CancellationToken::new(),
         })
     }
@@ -153,6 +163,7 @@ pub struct MemoryClient {
     inbound: Mutex<mpsc::Receiver<ClientInbound>>,
     next: AtomicU64,
     published: SyncMutex<HashSet<RequestEventId>>,
+    clock: Arc<dyn Clock>,
     closed: CancellationToken,
 }
 
@@ -162,6 +173,7 @@ struct Signed {
     message: Box<RawValue>,
     pmis: Vec<Pmi>,
     interaction: Option<PaymentInteraction>,
+    created_at: u64,
 }
 
 #[async_trait]
@@ -174,10 +186,12 @@ impl ClientTransport for MemoryClient {
         let message = RawValue::from_string(message.to_json())
             .map_err(|source| Error::wire("not JSON").with_source(source))?;
         let Introduction { pmis, interaction } = introduction.clone();
+        let created_at = self.clock.now().as_secs();
         let signed = raw(&Signed {
             message,
             pmis,
             interaction,
+            created_at,
         })?
         .get()
         .to_owned();
@@ -194,7 +208,11 @@ impl ClientTransport for MemoryClient {
     async fn publish(&self, prepared: &Prepared) -> Result<()> {
         let signed: Signed = serde_json::from_str(&prepared.signed)
             .map_err(|source| Error::wire("not a prepared message").with_source(source))?;
-        let mut origin = Origin::new(self.key, prepared.event, SystemClock.now());
+        let mut origin = Origin::new(
+            self.key,
+            prepared.event,
+            Timestamp::from_secs(signed.created_at),
+        );
         origin.pmis = signed.pmis;
         origin.interaction = signed.interaction;
         origin.redelivered = {

@@ -11,10 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::error::ErrorKind;
 use crate::payment::{ClientPubkey, RequestEventId};
 use crate::transport::{Outbound, ReplyTo, ServerTransport};
-use crate::wire::{ErrorObject, Message, Response, SERVER_ERROR_CODE};
+use crate::wire::Message;
 
 /// Answers on their way out.
 const ANSWERS: usize = 1024;
@@ -124,22 +123,7 @@ impl Deliveries {
 }
 
 async fn send(transport: &Arc<dyn ServerTransport>, to: &ReplyTo, outbound: Outbound) {
-    let id = match &outbound.message {
-        Message::Response(response) => Some(response.id.clone()),
-        _ => None,
-    };
-    let Err(error) = transport.send(to, outbound).await else {
-        return;
-    };
-    warn!(%error, event = %to.event.short(), "a message was not delivered");
-    if error.kind() != ErrorKind::TooLarge {
-        return;
-    }
-    if let Some(id) = id {
-        let error = ErrorObject::new(SERVER_ERROR_CODE, "The answer is too large to be sent");
-        let outbound = Outbound::new(Response::from_error(id, &error)).handler_lost();
-        if let Err(error) = transport.send(to, outbound).await {
-            warn!(%error, event = %to.event.short(), "nor was the error that says so");
-        }
+    if let Err(error) = transport.send(to, outbound).await {
+        warn!(%error, event = %to.event.short(), "a message was not delivered");
     }
 }

@@ -31,7 +31,7 @@ const LAST_WORDS: usize = 10;
 /// Messages on their way in or out of a child.
 const QUEUE: usize = 32;
 /// How long a child may take to leave by itself once its stdin is closed, and then after SIGTERM.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A running child.
 #[derive(Debug)]

@@ -1,0 +1,27 @@
+//! What the binary does: one file per command, each with a function `run`.
+
+// Selling.
+mod check;
+mod ledger;
+mod serve;
+
+// Buying.
+mod inspect;
+
+// Trying it out.
+mod relay;
+
+use super::args::Command;
+use super::exit::Outcome;
+
+/// Runs one command.
+pub(super) async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Demo(_)|Command::Connect(_)|Command::Call(_)=>Ok(()),
+        Command::Serve(args) => serve::run(&args).await,
+        Command::Inspect(args) => inspect::run(&args).await,
+        Command::Relay(args) => relay::run(&args).await,
+        Command::Check(args) => check::run(&args).await,
+        Command::Ledger(args) => ledger::run(&args.command).await,
+    }
+}
