@@ -144,6 +144,42 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
     assert!(pair.got().await.tags.is_empty());
 }
 
+/// An independent implementation of the relay protocol, which subscribes from now on as the other SDKs do.
+#[tokio::test]
+async fn an_independent_client_is_served() {
+    let relay = DevRelay::start(0).await.unwrap();
+    let (server, server_keys) = server(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let keys = Keys::generate();
+    let client = nostr_sdk::Client::new(keys.clone());
+    client.add_relay(relay.url()).await.unwrap();
+    client.connect().await;
+    client.wait_for_connection(SOON).await;
+    let mut notifications = client.notifications();
+    let filter = nostr_sdk::Filter::new()
+        .pubkey(keys.public_key())
+        .kinds([Kind::from(25910), Kind::from(1059), Kind::from(21059)])
+        .since(nostr_sdk::Timestamp::now());
+    client.subscribe(filter, None).await.unwrap();
+    tokio::time::sleep(QUIET).await;
+    for kind in [25910, 1059, 21059] {
+        let inner = plain_request(&keys, &server_keys, &PING.replace("add", &format!("tool-{kind}")));
+        let event = if kind == 25910 { inner.clone() } else { wrapped(&inner, &server_keys, kind) };
+        client.send_event(&event).await.unwrap();
+        let heard = timeout(SOON, server.recv()).await.unwrap().unwrap();
+        server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+        let answered = loop {
+            let notification = timeout(SOON, notifications.recv()).await.unwrap().unwrap();
+            if let nostr_sdk::RelayPoolNotification::Event { event, .. } = notification {
+                break *event;
+            }
+        };
+        assert_eq!(answered.kind.as_u16(), kind);
+        let opened = faulty_relay::open(&answered, &keys).unwrap();
+        assert!(opened.verify().is_ok());
+        assert!(opened.tags.event_ids().any(|id| *id == inner.id));
+    }
+}
+
 #[tokio::test]
 async fn encrypted_calls_are_answered_in_kind_and_both_sides_move_to_ephemeral_wraps() {
     let relay = FaultyRelay::start().await;
@@ -216,9 +252,8 @@ async fn one_event_over_two_relays_arrives_once_and_a_second_sending_as_such() {
     let (a, b) = (FaultyRelay::start().await, FaultyRelay::start().await);
     let urls = [a.url(), b.url()];
     let pair = pair(&urls, EncryptionMode::Disabled, GiftWrapMode::Optional).await;
-    while a.subscriptions() < 2 || b.subscriptions() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    a.subscribed(2).await;
+    b.subscribed(2).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let prepared = pair.ask(&call(1)).await;
     assert!(!pair.heard().await.origin.redelivered);
@@ -270,6 +305,15 @@ async fn a_forged_author_is_never_believed() {
     forged.pubkey = victim.public_key();
     relay.say(&frame(&forged));
     relay.say(&frame(&wrapped(&forged, &keys, 21059)));
+    // The id is right, but the signature is somebody else's; what is genuine still comes through afterwards.
+    let claimed = plain_request(&victim, &keys, PING);
+    let mut unsigned = claimed.clone();
+    unsigned.sig = genuine.sig;
+    relay.say(&frame(&unsigned));
+    relay.say(&frame(&wrapped(&unsigned, &keys, 1059)));
+    assert!(timeout(QUIET, server.recv()).await.is_err());
+    relay.say(&frame(&claimed));
+    assert!(!timeout(SOON, server.recv()).await.unwrap().unwrap().origin.redelivered);
     // Addressed to another server.
     let elsewhere = plain_request(&mallory, &Keys::generate(), PING);
     relay.say(&frame(&elsewhere));
@@ -520,4 +564,16 @@ async fn a_closed_transport_gives_out_what_it_has_and_still_sends() {
     assert!(timeout(SOON, pair.server.recv()).await.unwrap().is_none());
     pair.server.send(&first.origin.reply_to, answer(&first)).await.unwrap();
     pair.got().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_last_survives_the_end() {
+    let relay = FaultyRelay::start().await;
+    for _ in 0..20 {
+        let pair = pair(&[relay.url()], EncryptionMode::Disabled, GiftWrapMode::Optional).await;
+        let prepared = pair.ask(&call(1)).await;
+        pair.client.shutdown().await;
+        assert_eq!(pair.heard().await.origin.event, prepared.event);
+        assert!(pair.client.publish(&prepared).await.is_err());
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{PaymentRequest, Pmi, RailError};
+use super::{PaymentRequest, Pmi, RailError, Unit};
 
 /// Pays payment requests of one payment method.
 ///
@@ -14,6 +14,12 @@ use super::{PaymentRequest, Pmi, RailError};
 pub trait PaymentHandler: fmt::Debug + Send + Sync {
     /// The payment method.
     fn pmi(&self) -> &Pmi;
+
+    /// The unit that the amounts of this method count on the wire (CEP-8 leaves it to the method). Sats unless said
+    /// otherwise.
+    fn unit(&self) -> Unit {
+        Unit::SATS
+    }
 
     /// Whether this handler would pay `request` at all: it decodes, and asks for what it says it asks for. No money moves.
     async fn can_handle(&self, request: &PaymentRequest) -> bool {

@@ -83,6 +83,19 @@ impl Faults {
         }));
     }
 
+    /// Loses the next message to the owner of `keys` for which `matches` is true, wrapped or not.
+    pub(crate) fn drop_next_to(
+        &mut self,
+        keys: &Keys,
+        mut matches: impl FnMut(&serde_json::Value) -> bool + Send + 'static,
+    ) {
+        let keys = keys.clone();
+        self.drop_next(move |event| {
+            let message = open(event, &keys).and_then(|inner| serde_json::from_str(&inner.content).ok());
+            message.is_some_and(|message| matches(&message))
+        });
+    }
+
     /// Loses every event for which `matches` is true.
     pub(crate) fn drop_all(&mut self, matches: impl FnMut(&Event) -> bool + Send + 'static) {
         self.lose = Some(Box::new(matches));
@@ -193,6 +206,27 @@ impl FaultyRelay {
             if Instant::now() >= deadline {
                 return None;
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a message to the owner of `keys` that was or will be published matches.
+    pub(crate) async fn wait_for_message(
+        &self,
+        patience: Duration,
+        keys: &Keys,
+        matches: impl Fn(&serde_json::Value) -> bool,
+    ) -> Option<Event> {
+        let message = |event: &Event| -> Option<serde_json::Value> {
+            serde_json::from_str(&open(event, keys)?.content).ok()
+        };
+        let found = self.wait_for(patience, |event| message(event).is_some_and(|message| matches(&message))).await?;
+        open(&found, keys)
+    }
+
+    /// Waits until there are this many live subscriptions.
+    pub(crate) async fn subscribed(&self, count: usize) {
+        while self.subscriptions() < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

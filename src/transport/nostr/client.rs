@@ -68,6 +68,12 @@ impl NostrClientTransport {
         NostrClientBuilder { settings: Settings::new(keys), server }
     }
 
+    /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
+    /// Dropping the transport does the same in the background, as long as the runtime lives.
+    pub async fn shutdown(&self) {
+        self.relays.shutdown().await;
+    }
+
     fn route(&self) -> Route {
         if self.settings.encryption == EncryptionMode::Disabled {
             return Route(None);

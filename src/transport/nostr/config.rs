@@ -163,9 +163,9 @@ impl Settings {
     pub(super) fn relay_urls(&self) -> Result<Vec<RelayUrl>> {
         const MOST: usize = 32;
         let mut urls = Vec::new();
-        for relay in &self.relays {
+        for (index, relay) in self.relays.iter().enumerate() {
             let url = RelayUrl::parse(relay)
-                .map_err(|source| Error::config(format!("not a relay address: {relay}")).with_source(source))?;
+                .map_err(|source| Error::config(format!("relay {} is no ws:// or wss:// address", index + 1)).with_source(source))?;
             if !urls.contains(&url) {
                 urls.push(url);
             }
@@ -196,7 +196,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("keys", &self.keys)
-            .field("relays", &self.relays)
+            .field("relays", &self.relays.len())
             .field("encryption", &self.encryption)
             .field("gift_wrap", &self.gift_wrap)
             .finish_non_exhaustive()

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::relay::Phase;
+use super::reader::Phase;
 
 /// How many carriers are remembered.
 const MOST: usize = 100_000;

@@ -1,8 +1,8 @@
 //! MCP over Nostr relays (ContextVM): the only place, beside the Lightning rail, that knows Nostr.
 //!
-//! The way in: [`socket`] → [`relay`] → [`inbound`] ([`gift_wrap`], [`dedup`]) → [`server`] or [`client`].
-//! The way out: [`server`] or [`client`] → [`outbound`] ([`session`], [`gift_wrap`]) → [`publish`] → [`outbox`] →
-//! [`relay`].
+//! The way in: `socket` → `relay` → `reader` → `inbound` (`gift_wrap`, `dedup`) → `server` or `client`.
+//! The way out: `server` or `client` → `outbound` (`session`, `gift_wrap`) → `publish` → `outbox` →
+//! `relay`.
 //!
 //! The links to relays are made here, on the types of the `nostr` crate, rather than with the pool of `nostr-sdk`. For a
 //! service that moves money the pool does too much and too little: its cache of verified ids lets a malicious relay
@@ -15,6 +15,7 @@ mod keys;
 // Links to relays.
 mod outbox;
 mod publish;
+mod reader;
 mod relay;
 mod socket;
 

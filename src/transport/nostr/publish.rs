@@ -8,10 +8,12 @@ use nostr::{ClientMessage, Event, JsonUtil, Kind};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::config::{KEEP_TRYING, MAX_FRAME, SILENCE, Settings};
 use super::outbox::{Outcome, Post};
-use super::relay::{self, Delivery, LinkConfig, LinkState, RelayLink};
+use super::reader::Delivery;
+use super::relay::{self, LinkConfig, LinkState, RelayLink};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Events in the queue between the links and whoever works them off.
@@ -24,7 +26,9 @@ const QUEUE_BYTES: usize = 32 * MAX_FRAME;
 pub(super) struct Relays {
     links: Vec<RelayLink>,
     deaf: CancellationToken,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    _guard: DropGuard,
 }
 
 impl Relays {
@@ -34,11 +38,12 @@ impl Relays {
         let (deliveries, queue) = mpsc::channel(QUEUE);
         let (deaf, stop) = (CancellationToken::new(), CancellationToken::new());
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        let tasks = TaskTracker::new();
         let links = urls
             .into_iter()
             .enumerate()
             .map(|(index, url)| {
-                relay::spawn(LinkConfig {
+                let config = LinkConfig {
                     index,
                     url,
                     keys: settings.keys.clone(),
@@ -47,10 +52,12 @@ impl Relays {
                     room: room.clone(),
                     deaf: deaf.clone(),
                     stop: stop.clone(),
-                })
+                };
+                relay::spawn(config, &tasks)
             })
             .collect();
-        Ok((Self { links, deaf, _stop: stop.drop_guard() }, queue))
+        tasks.close();
+        Ok((Self { links, deaf, _guard: stop.clone().drop_guard(), stop, tasks }, queue))
     }
 
     /// Waits until one relay has confirmed the subscription: a message that is answered earlier would be lost.
@@ -62,7 +69,7 @@ impl Relays {
         match timeout(patience, first).await {
             Ok((true, ..)) => Ok(()),
             _ => {
-                let names: Vec<String> = self.links.iter().map(|link| link.url.to_string()).collect();
+                let names: Vec<String> = self.links.iter().map(|link| relay::shown(&link.url)).collect();
                 let text = format!("no relay is ready after {} s: {}", patience.as_secs(), names.join(", "));
                 Err(Error::new(ErrorKind::Transport, text))
             }
@@ -72,6 +79,13 @@ impl Relays {
     /// Wants no more events. Sending goes on.
     pub(super) fn close_intake(&self) {
         self.deaf.cancel();
+    }
+
+    /// Writes out what is left and closes the connections.
+    pub(super) async fn shutdown(&self) {
+        self.deaf.cancel();
+        self.stop.cancel();
+        self.tasks.wait().await;
     }
 
     /// Is cancelled once no more events are wanted.

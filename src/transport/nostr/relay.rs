@@ -1,33 +1,31 @@
 //! The link to one relay: connected for as long as the transport lives, subscribed, and never trusted.
 //!
-//! A task owns the connection. Its reader hands events to a bounded queue and waits there, so that back-pressure reaches
-//! the relay and nothing is lost to a lagging channel; its writer sends what the [`Outbox`] holds. A half-open
-//! connection is noticed by its silence within seconds.
+//! A task owns the connection. Its [`Reader`] hands events on, its writer sends what the [`Outbox`] holds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{
-    ClientMessage, Event, EventBuilder, EventId, Filter, JsonUtil, Kind, RelayMessage, RelayUrl, SubscriptionId,
-    Timestamp,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, Kind, RelayUrl, SubscriptionId, Timestamp};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::config::{MAX_FRAME, SKEW};
+use super::config::SKEW;
 use super::keys::NostrKeys;
 use super::outbox::{Outbox, Post};
+use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
 use crate::error::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a connection may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(5);
-const SILENT: Duration = Duration::from_secs(15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUBSCRIBE_FIRST: Duration = Duration::from_secs(1);
 const RESUBSCRIBE_MOST: Duration = Duration::from_secs(60);
@@ -36,26 +34,6 @@ const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
 const SUBSCRIPTION: &str = "tollkeeper";
-
-/// When an event was delivered, seen from the subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// From the relay's store, before the first EOSE of this process.
-    FirstReplay,
-    /// From the relay's store, after a reconnect.
-    Replay,
-    /// As it was published.
-    Live,
-}
-
-/// An event as a relay delivered it: nothing about it is verified.
-pub(super) struct Delivery {
-    pub(super) relay: usize,
-    pub(super) phase: Phase,
-    pub(super) event: Event,
-    /// Room in memory that the event takes until it is worked off.
-    _room: OwnedSemaphorePermit,
-}
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,15 +67,12 @@ pub(super) struct RelayLink {
 }
 
 /// Starts a link.
-pub(super) fn spawn(config: LinkConfig) -> RelayLink {
+pub(super) fn spawn(config: LinkConfig, tasks: &TaskTracker) -> RelayLink {
     let (posts, waiting) = mpsc::channel(256);
     let (state, states) = watch::channel(LinkState::Down);
     let url = config.url.clone();
-    let stop = config.stop.clone();
     let link = Link { config, posts: waiting, outbox: Outbox::default(), state, subscribed_before: false, connected_before: false };
-    tokio::spawn(async move {
-        stop.run_until_cancelled(link.run()).await;
-    });
+    tasks.spawn(link.run());
     RelayLink { url, posts, state: states }
 }
 
@@ -110,40 +85,52 @@ struct Link {
     connected_before: bool,
 }
 
-/// What the reader tells the writer.
-enum Note {
-    Ok { id: EventId, accepted: bool, reason: &'static str },
-    Eose,
-    Closed,
-    Auth(String),
-}
-
 impl Link {
     async fn run(mut self) {
-        loop {
-            let socket = self.connect().await;
+        let stop = self.config.stop.clone();
+        while let Some(socket) = stop.run_until_cancelled(self.connect()).await {
             self.state.send_replace(LinkState::Connected);
-            tracing::info!(relay = %self.config.url, "connected");
-            let (sink, stream) = socket.split();
+            tracing::info!(relay = shown(&self.config.url), "connected");
+            let (mut sink, mut stream) = socket.split();
             let (notes, heard) = mpsc::channel(256);
-            let phase = if self.subscribed_before { Phase::Replay } else { Phase::FirstReplay };
             let reader = Reader {
                 index: self.config.index,
                 deliveries: self.config.deliveries.clone(),
                 room: self.config.room.clone(),
                 deaf: self.config.deaf.clone(),
                 notes,
-                phase,
+                phase: if self.subscribed_before { Phase::Replay } else { Phase::FirstReplay },
             };
             let ended = tokio::select! {
-                ended = reader.run(stream) => ended,
-                ended = self.write(sink, heard) => ended,
+                ended = reader.run(&mut stream) => ended,
+                ended = self.write(&mut sink, heard) => ended,
+                () = stop.cancelled() => {
+                    // Closed in an orderly way: what was written last would be lost with a connection that is reset.
+                    let _ = timeout(FAREWELL, self.part(sink, stream)).await;
+                    return;
+                }
             };
             self.state.send_replace(LinkState::Down);
             let cause = ended.err().map(|error| error.to_string()).unwrap_or_default();
-            tracing::info!(relay = %self.config.url, cause, "disconnected");
-            self.collect_during(sleep(RETRY)).await;
+            tracing::info!(relay = shown(&self.config.url), cause, "disconnected");
+            if stop.run_until_cancelled(self.collect_during(sleep(RETRY))).await.is_none() {
+                return;
+            }
         }
+    }
+
+    /// Writes what is left, and closes.
+    async fn part(&mut self, mut sink: SplitSink<Socket, Frame>, mut stream: SplitStream<Socket>) -> Result<()> {
+        let now = Instant::now();
+        while let Ok(post) = self.posts.try_recv() {
+            self.outbox.add(post, now);
+        }
+        while let Some(frame) = self.outbox.next(now) {
+            within(sink.feed(Frame::Text(frame))).await?;
+        }
+        within(sink.close()).await?;
+        while let Some(Ok(_)) = stream.next().await {}
+        Ok(())
     }
 
     async fn connect(&mut self) -> Socket {
@@ -155,7 +142,7 @@ impl Link {
                 Ok(Ok(socket)) => return socket,
                 _ if !said => {
                     said = true;
-                    tracing::warn!(relay = %url, "cannot connect; trying again every second");
+                    tracing::warn!(relay = shown(&url), "cannot connect; trying again every second");
                 }
                 _ => {}
             }
@@ -175,7 +162,7 @@ impl Link {
         }
     }
 
-    async fn write(&mut self, mut sink: SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
+    async fn write(&mut self, sink: &mut SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
         if self.connected_before {
             self.outbox.rewind(Instant::now());
         }
@@ -190,7 +177,7 @@ impl Link {
             let now = Instant::now();
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
-                put(&mut sink, Frame::text(self.subscription())).await?;
+                put(sink, Frame::text(self.subscription())).await?;
             }
             let mut batch = 0;
             while batch < BATCH && let Some(frame) = self.outbox.next(now) {
@@ -218,7 +205,7 @@ impl Link {
                         self.state.send_replace(LinkState::Ready);
                     }
                     Note::Closed => {
-                        tracing::warn!(relay = %self.config.url, "the relay closed the subscription; asking again");
+                        tracing::warn!(relay = shown(&self.config.url), "the relay closed the subscription; asking again");
                         self.state.send_replace(LinkState::Connected);
                         if !deaf.is_cancelled() {
                             subscribe_at = Some(Instant::now() + pause);
@@ -228,19 +215,19 @@ impl Link {
                     Note::Auth(challenge) if auths < AUTHS => {
                         auths += 1;
                         if let Some(frame) = self.authentication(challenge) {
-                            put(&mut sink, Frame::text(frame)).await?;
+                            put(sink, Frame::text(frame)).await?;
                         }
                     }
                     Note::Auth(_) => {}
                 },
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
-                    put(&mut sink, Frame::Ping(Vec::new().into())).await?;
+                    put(sink, Frame::Ping(Vec::new().into())).await?;
                 }
                 () = deaf.cancelled(), if !told_deaf => {
                     told_deaf = true;
                     subscribe_at = None;
-                    put(&mut sink, Frame::text(ClientMessage::close(SubscriptionId::new(SUBSCRIPTION)).as_json())).await?;
+                    put(sink, Frame::text(ClientMessage::close(SubscriptionId::new(SUBSCRIPTION)).as_json())).await?;
                 }
                 () = async { tokio::time::sleep_until(wake.unwrap_or(now)).await }, if wake.is_some() => {}
             }
@@ -274,89 +261,14 @@ async fn within(
     }
 }
 
-struct Reader {
-    index: usize,
-    deliveries: mpsc::Sender<Delivery>,
-    room: Arc<Semaphore>,
-    deaf: CancellationToken,
-    notes: mpsc::Sender<Note>,
-    phase: Phase,
-}
-
-impl Reader {
-    async fn run(mut self, mut stream: SplitStream<Socket>) -> Result<()> {
-        loop {
-            // Only the wait for the relay is timed: while our own queue is full, the relay is not silent.
-            let frame = match timeout(SILENT, stream.next()).await {
-                Err(_) => return Err(Error::transport("the relay is silent")),
-                Ok(None) => return Err(Error::transport("the relay closed the connection")),
-                Ok(Some(Err(_))) => return Err(Error::transport("cannot read")),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            if let Frame::Text(text) = frame {
-                self.take(&text).await?;
-            }
-        }
+/// The address without path, query and user: those may hold an access token.
+pub(super) fn shown(url: &RelayUrl) -> String {
+    let address: &nostr::Url = url.into();
+    let host = address.host_str().unwrap_or_default();
+    match address.port() {
+        Some(port) => format!("{}://{host}:{port}", address.scheme()),
+        None => format!("{}://{host}", address.scheme()),
     }
-
-    async fn take(&mut self, text: &str) -> Result<()> {
-        if text.len() > MAX_FRAME || !text.starts_with('[') {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame unread");
-            return Ok(());
-        }
-        let Ok(message) = RelayMessage::from_json(text) else {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame that is no relay message");
-            return Ok(());
-        };
-        let note = match message {
-            RelayMessage::Event { event, .. } => return self.deliver(event.into_owned(), text.len()).await,
-            RelayMessage::Ok { event_id, status, message } => {
-                Note::Ok { id: event_id, accepted: status, reason: prefix(&message) }
-            }
-            RelayMessage::EndOfStoredEvents(_) => {
-                self.phase = Phase::Live;
-                Note::Eose
-            }
-            RelayMessage::Closed { .. } => {
-                self.phase = Phase::Replay;
-                Note::Closed
-            }
-            RelayMessage::Auth { challenge } => Note::Auth(challenge.into_owned()),
-            _ => return Ok(()),
-        };
-        self.notes.send(note).await.map_err(|_| Error::closed("the writer is gone"))
-    }
-
-    async fn deliver(&self, event: Event, bytes: usize) -> Result<()> {
-        if self.deaf.is_cancelled() {
-            return Ok(());
-        }
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| Error::closed("the transport is gone"))?;
-        let delivery = Delivery { relay: self.index, phase: self.phase, event, _room: room };
-        // A closed queue means that nobody wants events any more; the link still sends.
-        let _ = self.deliveries.send(delivery).await;
-        Ok(())
-    }
-}
-
-/// The machine-readable word that a relay's message begins with. Only known words are kept: the rest is a stranger's
-/// text.
-fn prefix(message: &str) -> &'static str {
-    const KNOWN: [&str; 9] = [
-        "duplicate",
-        "pow",
-        "blocked",
-        "rate-limited",
-        "invalid",
-        "error",
-        "restricted",
-        "auth-required",
-        "unsupported",
-    ];
-    let word = message.split(':').next().unwrap_or_default().trim();
-    KNOWN.into_iter().find(|known| *known == word).unwrap_or("unknown")
 }
 
 #[cfg(test)]
@@ -364,9 +276,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_known_words_of_a_relay_are_repeated() {
-        assert_eq!(prefix("rate-limited: slow down"), "rate-limited");
-        assert_eq!(prefix("<script>: x"), "unknown");
-        assert_eq!(prefix(""), "unknown");
+    fn an_address_is_shown_without_what_may_be_secret() {
+        let url = RelayUrl::parse("wss://user:secret@relay.example.com:4/secret?key=secret").unwrap();
+        assert_eq!(shown(&url), "wss://relay.example.com:4");
     }
 }

@@ -15,7 +15,7 @@ use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
 use super::publish::Relays;
-use super::relay::Phase;
+use super::reader::Phase;
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
@@ -51,6 +51,12 @@ impl NostrServerTransport {
     #[must_use]
     pub fn server(&self) -> ServerPubkey {
         self.settings.keys.server_pubkey()
+    }
+
+    /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
+    /// Dropping the transport does the same in the background, as long as the runtime lives.
+    pub async fn shutdown(&self) {
+        self.relays.shutdown().await;
     }
 
     pub(super) fn discovery(&self) -> Vec<Tag> {

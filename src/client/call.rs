@@ -1,0 +1,142 @@
+//! One call, waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::PaidClient;
+use super::calls::{Payment, Sink};
+use crate::error::Result;
+use crate::payment::{Amount, RequestEventId};
+use crate::wire::{ErrorObject, Notification, Request, RequestId, Response, method};
+
+/// JSON-RPC error code that MCP clients use for a request that timed out.
+const TIMED_OUT_CODE: i64 = -32001;
+
+/// The answer to a call, with how its payment stood when it came.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response,
+    pub(super) payment: Payment,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CallOutcome {
+    /// The server's response, or an error of this client: declined (`-32000`), timed out (`-32001`).
+    pub response: Response,
+    /// What was paid for it.
+    pub paid: Option<Amount>,
+    /// What may have been paid for it: the wallet's answer was lost.
+    pub unknown: Option<Amount>,
+}
+
+impl PaidClient {
+    /// Sends `request` and waits for its answer, paying within the budget if asked to. Waits for `timeout`, and longer
+    /// once a payment is made, because then there is something to wait for.
+    ///
+    /// After a time-out nothing is paid any more for this call, and the server is told that nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// When the request could not be sent. What happens after that is in the outcome.
+    pub async fn call(&self, request: Request, timeout: Duration) -> Result<CallOutcome> {
+        let id = request.id.clone();
+        let (waiter, answer) = oneshot::channel();
+        let (deadline, mut until) = watch::channel(Some(Instant::now() + timeout));
+        let event = self
+            .shared
+            .open_call(request, Sink::Waiter(waiter), deadline)
+            .await?;
+        let _ended = EndOnDrop {
+            client: Arc::clone(&self.shared),
+            event,
+        };
+        tokio::pin!(answer);
+        loop {
+            let at = *until.borrow_and_update();
+            let at = at.unwrap_or_else(|| Instant::now() + timeout);
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(match answer {
+                    Ok(answer) => outcome(answer.response, answer.payment),
+                    Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::None), Payment::None),
+                }),
+                changed = until.changed() => if changed.is_err() {
+                    // The call has ended; its answer is in the channel, or nowhere.
+                    continue;
+                },
+                () = sleep_until(at) => {
+                    if until.has_changed().unwrap_or(false) {
+                        continue;
+                    }
+                    return Ok(self.time_out(&id, &event).await);
+                }
+            }
+        }
+    }
+
+    async fn time_out(&self, id: &RequestId, event: &RequestEventId) -> CallOutcome {
+        let payment = self
+            .shared
+            .calls
+            .end(event)
+            .map_or(Payment::None, |call| call.payment);
+        if matches!(payment, Payment::None)
+            && let Ok(cancelled) = Notification::new(
+                method::CANCELLED,
+                &json!({"requestId": id, "reason": "timed out"}),
+            )
+        {
+            let _ = self.shared.notify(cancelled).await;
+        }
+        let response = failure(id, TIMED_OUT_CODE, "Request timed out", &payment);
+        outcome(response, payment)
+    }
+}
+
+fn outcome(response: Response, payment: Payment) -> CallOutcome {
+    let (paid, unknown) = match payment {
+        Payment::Paid(amount) => (Some(amount), None),
+        Payment::Unknown(amount) => (None, Some(amount)),
+        Payment::None | Payment::Paying => (None, None),
+    };
+    CallOutcome {
+        response,
+        paid,
+        unknown,
+    }
+}
+
+/// An error of this client, which says whether money was spent.
+pub(super) fn failure(id: &RequestId, code: i64, message: &str, payment: &Payment) -> Response {
+    let mut error = ErrorObject::new(code, message);
+    match payment {
+        Payment::Paid(amount) => {
+            error = error
+                .with_data(&json!({"spent": {"amount": amount.value(), "unit": amount.unit()}}));
+        }
+        Payment::Unknown(amount) => {
+            error = error
+                .with_data(&json!({"unknown": {"amount": amount.value(), "unit": amount.unit()}}));
+        }
+        Payment::None | Payment::Paying => {}
+    }
+    Response::from_error(id.clone(), &error)
+}
+
+/// A caller that stops waiting must not be paid for.
+struct EndOnDrop {
+    client: Arc<super::channel::Shared>,
+    event: RequestEventId,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.client.calls.end(&self.event);
+    }
+}

@@ -1,0 +1,165 @@
+//! A demand for money: checked, budgeted, paid at most once, whatever the server sends (N-133).
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::Payment;
+use super::channel::Shared;
+use super::check::check;
+use super::decline;
+use super::event::{DeclineReason, PaymentEvent};
+use super::keep_alive;
+use crate::payment::{
+    InvocationIdentity, PayOutcome, PaymentHandler, PaymentInteraction, PaymentRequest,
+    RailErrorKind, RequestEventId,
+};
+use crate::wire::PaymentRequiredParams;
+
+/// How long a call is waited for once it is asked to pay and the server does not say how long its offer stands.
+const DEFAULT_TTL: Duration = Duration::from_secs(300);
+
+/// The server asks for money for the open call `event`. `None`: in a way that cannot be read.
+///
+/// The first demand closes the door: every further one for the same call, with whatever amount or `pay_req`, is ignored.
+pub(super) async fn demanded(
+    shared: &Arc<Shared>,
+    event: RequestEventId,
+    params: Option<PaymentRequiredParams>,
+) {
+    let first = shared.calls.with(&event, |call| {
+        let first = call.payment == Payment::None;
+        if first {
+            call.payment = Payment::Paying;
+        }
+        (first, call.ended.clone(), call.identity)
+    });
+    let Some((true, ended, identity)) = first else {
+        tracing::debug!(request_event_id = %event, "ignored a further demand for the same call");
+        return;
+    };
+    let shared = Arc::clone(shared);
+    // The wallet may take minutes; other messages must not wait for it.
+    tokio::spawn(async move {
+        let ttl = params
+            .as_ref()
+            .and_then(|params| params.ttl)
+            .map_or(DEFAULT_TTL, Duration::from_secs);
+        if let Err(reason) = decide_and_pay(&shared, event, params, ttl, identity, &ended).await {
+            (shared.payments.observer)(&PaymentEvent::Declined {
+                event,
+                reason: reason.clone(),
+            });
+            decline::declined(&shared, &event, &reason).await;
+        }
+    });
+}
+
+async fn decide_and_pay(
+    shared: &Arc<Shared>,
+    event: RequestEventId,
+    params: Option<PaymentRequiredParams>,
+    ttl: Duration,
+    identity: Option<InvocationIdentity>,
+    ended: &CancellationToken,
+) -> Result<(), DeclineReason> {
+    let description = params
+        .as_ref()
+        .and_then(|params| params.description.clone());
+    let (request, handler) = check(&shared.payments.handlers, params)?;
+    (shared.payments.observer)(&PaymentEvent::Required {
+        event,
+        amount: request.amount.clone(),
+        pmi: request.pmi.clone(),
+        description,
+    });
+    if shared.payments.interaction == Some(PaymentInteraction::ExplicitGating) {
+        return Err(DeclineReason::NotExplicit);
+    }
+    if shared.is_unresolved(identity) {
+        return Err(DeclineReason::EarlierUnknown);
+    }
+    let reservation = shared.payments.budget.reserve(&request.amount)?;
+    if !handler.can_handle(&request).await {
+        reservation.give_back();
+        return Err(DeclineReason::NotHandled);
+    }
+    if ended.is_cancelled() {
+        // Answered, cancelled or timed out meanwhile: there is nothing to pay for (N-76).
+        reservation.give_back();
+        return Ok(());
+    }
+    let wait = ttl.min(shared.payments.longest_wait);
+    extend(shared, &event, wait);
+    keep_alive::start(shared, &event, wait);
+    match pay(&handler, &request, ended).await {
+        PayOutcome::Paid(_) => {
+            reservation.spend();
+            mark(shared, &event, Payment::Paid(request.amount.clone()));
+            (shared.payments.observer)(&PaymentEvent::Paid {
+                event,
+                amount: request.amount,
+            });
+            Ok(())
+        }
+        PayOutcome::Refused => {
+            reservation.give_back();
+            Err(DeclineReason::Refused)
+        }
+        PayOutcome::Unknown => {
+            reservation.hold();
+            if let Some(identity) = identity {
+                shared
+                    .unresolved
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(identity);
+            }
+            mark(shared, &event, Payment::Unknown(request.amount.clone()));
+            (shared.payments.observer)(&PaymentEvent::Unknown {
+                event,
+                amount: request.amount,
+            });
+            Ok(())
+        }
+    }
+}
+
+/// Pays, once. The future is never dropped half-way: an outcome that nobody waits for is still an outcome.
+async fn pay(
+    handler: &Arc<dyn PaymentHandler>,
+    request: &PaymentRequest,
+    ended: &CancellationToken,
+) -> PayOutcome {
+    match handler.handle(request, ended).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.kind() == RailErrorKind::Unknown => {
+            tracing::error!(pmi = %request.pmi, error = &error as &dyn std::error::Error, "the outcome of a payment is unknown");
+            PayOutcome::Unknown
+        }
+        Err(error) => {
+            tracing::warn!(pmi = %request.pmi, error = &error as &dyn std::error::Error, "the wallet did not pay");
+            PayOutcome::Refused
+        }
+    }
+}
+
+fn mark(shared: &Shared, event: &RequestEventId, payment: Payment) {
+    shared.calls.with(event, |call| call.payment = payment);
+}
+
+/// There is something to wait for now: at least as long as the offer stands.
+fn extend(shared: &Shared, event: &RequestEventId, wait: Duration) {
+    let until = Instant::now() + wait;
+    shared.calls.with(event, |call| {
+        call.deadline.send_if_modified(|deadline| match deadline {
+            Some(at) if *at < until => {
+                *at = until;
+                true
+            }
+            _ => false,
+        });
+    });
+}
