@@ -13,11 +13,12 @@ use tokio::time::timeout;
 use tollkeeper::ErrorKind;
 use tollkeeper::payment::PaymentInteraction;
 use tollkeeper::transport::nostr::{
-    Announcement, DevRelay, EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys, NostrServerTransport,
-    ServerInfo,
+    Announcement, DevRelay, EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys,
+    NostrServerTransport, ServerInfo,
 };
 use tollkeeper::transport::{
-    Advertisement, ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared, ServerTransport,
+    Advertisement, ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared,
+    ServerTransport,
 };
 use tollkeeper::wire::{CapTag, Message, Notification, Payload, Request, Response, Tag, raw};
 
@@ -31,7 +32,11 @@ struct Pair {
     client_keys: Keys,
 }
 
-async fn server(relays: &[String], encryption: EncryptionMode, wrap: GiftWrapMode) -> (Arc<NostrServerTransport>, Keys) {
+async fn server(
+    relays: &[String],
+    encryption: EncryptionMode,
+    wrap: GiftWrapMode,
+) -> (Arc<NostrServerTransport>, Keys) {
     let keys = NostrKeys::generate();
     let raw_keys = Keys::parse(&keys.reveal_secret_hex()).unwrap();
     let server = NostrServerTransport::builder(keys)
@@ -64,17 +69,31 @@ async fn client(
 }
 
 async fn pair(relays: &[String], encryption: EncryptionMode, wrap: GiftWrapMode) -> Pair {
-    let (server, server_keys) = server(relays, EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let (server, server_keys) =
+        server(relays, EncryptionMode::Optional, GiftWrapMode::Optional).await;
     let (client, client_keys) = client(&server, relays, encryption, wrap).await;
-    Pair { server, client, server_keys, client_keys }
+    Pair {
+        server,
+        client,
+        server_keys,
+        client_keys,
+    }
 }
 
 fn call(id: i64) -> Message {
-    Request::new(id, "tools/call", &serde_json::json!({"name": "add", "n": id})).unwrap().into()
+    Request::new(
+        id,
+        "tools/call",
+        &serde_json::json!({"name": "add", "n": id}),
+    )
+    .unwrap()
+    .into()
 }
 
 fn answer(to: &Inbound) -> Outbound {
-    let Message::Request(request) = &to.message else { panic!("not a request") };
+    let Message::Request(request) = &to.message else {
+        panic!("not a request")
+    };
     Outbound::new(Response {
         id: request.id.clone(),
         payload: Payload::Result(raw(&serde_json::json!({"ok": true})).unwrap()),
@@ -83,7 +102,11 @@ fn answer(to: &Inbound) -> Outbound {
 
 impl Pair {
     async fn ask(&self, message: &Message) -> Prepared {
-        let prepared = self.client.prepare(message, &Introduction::default()).await.unwrap();
+        let prepared = self
+            .client
+            .prepare(message, &Introduction::default())
+            .await
+            .unwrap();
         self.client.publish(&prepared).await.unwrap();
         prepared
     }
@@ -114,33 +137,64 @@ const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"n
 #[tokio::test]
 async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
     let relay = DevRelay::start(0).await.unwrap();
-    let pair = pair(&[relay.url()], EncryptionMode::Disabled, GiftWrapMode::Optional).await;
-    pair.server.advertise(Advertisement::new(vec!["fake".parse().unwrap()], true, Vec::new()));
-    let introduction = Introduction::new(vec!["fake".parse().unwrap()], Some(PaymentInteraction::ExplicitGating));
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Disabled,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    pair.server.advertise(Advertisement::new(
+        vec!["fake".parse().unwrap()],
+        true,
+        Vec::new(),
+    ));
+    let introduction = Introduction::new(
+        vec!["fake".parse().unwrap()],
+        Some(PaymentInteraction::ExplicitGating),
+    );
     let prepared = pair.client.prepare(&call(1), &introduction).await.unwrap();
     pair.client.publish(&prepared).await.unwrap();
 
     let heard = pair.heard().await;
-    assert_eq!(heard.origin.client.to_string(), pair.client_keys.public_key().to_hex());
+    assert_eq!(
+        heard.origin.client.to_string(),
+        pair.client_keys.public_key().to_hex()
+    );
     assert_eq!(heard.origin.event, prepared.event);
     assert_eq!(heard.origin.pmis.len(), 1);
-    assert_eq!(heard.origin.interaction, Some(PaymentInteraction::ExplicitGating));
+    assert_eq!(
+        heard.origin.interaction,
+        Some(PaymentInteraction::ExplicitGating)
+    );
     assert_eq!(heard.origin.reply_to.route, "plain");
     assert!(!heard.origin.redelivered);
 
     let cap = Tag::new(["cap", "tool:add", "1", "sats"]);
-    pair.server.send(&heard.origin.reply_to, answer(&heard).with_tags(vec![cap])).await.unwrap();
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard).with_tags(vec![cap]))
+        .await
+        .unwrap();
     let got = pair.got().await;
     assert_eq!(got.in_reply_to, Some(prepared.event));
     let names: Vec<&str> = got.tags.iter().map(Tag::name).collect();
     assert_eq!(
         names,
-        ["name", "support_encryption", "support_encryption_ephemeral", "pmi", "payment_interaction", "cap"]
+        [
+            "name",
+            "support_encryption",
+            "support_encryption_ephemeral",
+            "pmi",
+            "payment_interaction",
+            "cap"
+        ]
     );
     assert!(got.signed.contains("\"sig\""));
 
     // A known answer is not passed on twice; a new one says nothing about the server any more.
-    pair.server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
     assert!(pair.got().await.tags.is_empty());
 }
 
@@ -148,7 +202,12 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
 #[tokio::test]
 async fn an_independent_client_is_served() {
     let relay = DevRelay::start(0).await.unwrap();
-    let (server, server_keys) = server(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let (server, server_keys) = server(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let keys = Keys::generate();
     let client = nostr_sdk::Client::new(keys.clone());
     client.add_relay(relay.url()).await.unwrap();
@@ -162,11 +221,22 @@ async fn an_independent_client_is_served() {
     client.subscribe(filter, None).await.unwrap();
     tokio::time::sleep(QUIET).await;
     for kind in [25910, 1059, 21059] {
-        let inner = plain_request(&keys, &server_keys, &PING.replace("add", &format!("tool-{kind}")));
-        let event = if kind == 25910 { inner.clone() } else { wrapped(&inner, &server_keys, kind) };
+        let inner = plain_request(
+            &keys,
+            &server_keys,
+            &PING.replace("add", &format!("tool-{kind}")),
+        );
+        let event = if kind == 25910 {
+            inner.clone()
+        } else {
+            wrapped(&inner, &server_keys, kind)
+        };
         client.send_event(&event).await.unwrap();
         let heard = timeout(SOON, server.recv()).await.unwrap().unwrap();
-        server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+        server
+            .send(&heard.origin.reply_to, answer(&heard))
+            .await
+            .unwrap();
         let answered = loop {
             let notification = timeout(SOON, notifications.recv()).await.unwrap().unwrap();
             if let nostr_sdk::RelayPoolNotification::Event { event, .. } = notification {
@@ -183,15 +253,27 @@ async fn an_independent_client_is_served() {
 #[tokio::test]
 async fn encrypted_calls_are_answered_in_kind_and_both_sides_move_to_ephemeral_wraps() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     for (n, kind) in [(1, 1059), (2, 21059)] {
         pair.ask(&call(n)).await;
         let heard = pair.heard().await;
         // The client says in its first message that it takes ephemeral wraps.
         assert_eq!(heard.origin.reply_to.route, "wrap:21059");
-        pair.server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+        pair.server
+            .send(&heard.origin.reply_to, answer(&heard))
+            .await
+            .unwrap();
         pair.got().await;
-        let request = relay.events().into_iter().rfind(|e| faulty_relay::open(e, &pair.server_keys).is_some()).unwrap();
+        let request = relay
+            .events()
+            .into_iter()
+            .rfind(|e| faulty_relay::open(e, &pair.server_keys).is_some())
+            .unwrap();
         assert_eq!(request.kind.as_u16(), kind);
     }
     assert!(relay.events_of(25910).is_empty(), "nothing in the clear");
@@ -200,13 +282,21 @@ async fn encrypted_calls_are_answered_in_kind_and_both_sides_move_to_ephemeral_w
 #[tokio::test]
 async fn a_client_that_only_takes_stored_wraps_gets_those() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Persistent).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Persistent,
+    )
+    .await;
     pair.ask(&call(1)).await;
     let heard = pair.heard().await;
     assert_eq!(heard.origin.reply_to.route, "wrap:1059");
     // The route is text and works after it was written down.
     let written = serde_json::to_string(&heard.origin.reply_to).unwrap();
-    pair.server.send(&serde_json::from_str(&written).unwrap(), answer(&heard)).await.unwrap();
+    pair.server
+        .send(&serde_json::from_str(&written).unwrap(), answer(&heard))
+        .await
+        .unwrap();
     pair.got().await;
     assert!(relay.events_of(21059).is_empty());
 }
@@ -216,15 +306,35 @@ async fn modes_keep_out_what_they_do_not_allow() {
     let relay = FaultyRelay::start().await;
     let stranger = Keys::generate();
     for (encryption, wrap, heard) in [
-        (EncryptionMode::Required, GiftWrapMode::Optional, [false, true, true]),
-        (EncryptionMode::Disabled, GiftWrapMode::Optional, [true, false, false]),
-        (EncryptionMode::Optional, GiftWrapMode::Ephemeral, [true, false, true]),
-        (EncryptionMode::Optional, GiftWrapMode::Persistent, [true, true, false]),
+        (
+            EncryptionMode::Required,
+            GiftWrapMode::Optional,
+            [false, true, true],
+        ),
+        (
+            EncryptionMode::Disabled,
+            GiftWrapMode::Optional,
+            [true, false, false],
+        ),
+        (
+            EncryptionMode::Optional,
+            GiftWrapMode::Ephemeral,
+            [true, false, true],
+        ),
+        (
+            EncryptionMode::Optional,
+            GiftWrapMode::Persistent,
+            [true, true, false],
+        ),
     ] {
         let (server, keys) = server(&[relay.url()], encryption, wrap).await;
         for (n, kind) in [25910u16, 1059, 21059].into_iter().enumerate() {
             let inner = plain_request(&stranger, &keys, &PING.replace("add", &format!("tool-{n}")));
-            let event = if kind == 25910 { inner } else { wrapped(&inner, &keys, kind) };
+            let event = if kind == 25910 {
+                inner
+            } else {
+                wrapped(&inner, &keys, kind)
+            };
             relay.say(&frame(&event));
             let got = timeout(QUIET, server.recv()).await.is_ok();
             assert_eq!(got, heard[n], "{encryption:?} {wrap:?} {kind}");
@@ -239,8 +349,13 @@ fn frame(event: &nostr_sdk::Event) -> String {
 
 fn wrapped(inner: &nostr_sdk::Event, to: &Keys, kind: u16) -> nostr_sdk::Event {
     let once = Keys::generate();
-    let content =
-        nip44::encrypt(once.secret_key(), &to.public_key(), inner.as_json(), nip44::Version::V2).unwrap();
+    let content = nip44::encrypt(
+        once.secret_key(),
+        &to.public_key(),
+        inner.as_json(),
+        nip44::Version::V2,
+    )
+    .unwrap();
     EventBuilder::new(Kind::from(kind), content)
         .tag(NostrTag::public_key(to.public_key()))
         .sign_with_keys(&once)
@@ -269,7 +384,12 @@ async fn one_event_over_two_relays_arrives_once_and_a_second_sending_as_such() {
 #[tokio::test]
 async fn the_same_message_in_another_wrap_is_a_second_sending() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let prepared = pair.ask(&call(1)).await;
     assert!(!pair.heard().await.origin.redelivered);
     pair.client.publish(&prepared).await.unwrap();
@@ -295,7 +415,12 @@ async fn a_corrupted_copy_does_not_suppress_the_genuine_event() {
 #[tokio::test]
 async fn a_forged_author_is_never_believed() {
     let relay = FaultyRelay::start().await;
-    let (server, keys) = server(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let (server, keys) = server(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let (mallory, victim) = (Keys::generate(), Keys::generate());
     let genuine = plain_request(&mallory, &keys, PING);
     relay.say(&frame(&genuine));
@@ -313,7 +438,14 @@ async fn a_forged_author_is_never_believed() {
     relay.say(&frame(&wrapped(&unsigned, &keys, 1059)));
     assert!(timeout(QUIET, server.recv()).await.is_err());
     relay.say(&frame(&claimed));
-    assert!(!timeout(SOON, server.recv()).await.unwrap().unwrap().origin.redelivered);
+    assert!(
+        !timeout(SOON, server.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .origin
+            .redelivered
+    );
     // Addressed to another server.
     let elsewhere = plain_request(&mallory, &Keys::generate(), PING);
     relay.say(&frame(&elsewhere));
@@ -324,11 +456,24 @@ async fn a_forged_author_is_never_believed() {
 #[tokio::test]
 async fn junk_is_dropped_and_does_not_push_out_what_is_remembered() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let prepared = pair.ask(&call(1)).await;
     pair.heard().await;
     let carrier = relay.events_of(1059).pop().unwrap();
-    for text in ["", "{}", "[", "[]", r#"["EVENT"]"#, r#"["EVENT","x",{}]"#, &"[".repeat(2_000_000)] {
+    for text in [
+        "",
+        "{}",
+        "[",
+        "[]",
+        r#"["EVENT"]"#,
+        r#"["EVENT","x",{}]"#,
+        &"[".repeat(2_000_000),
+    ] {
         relay.say(text);
     }
     let mut junk = carrier.clone();
@@ -340,12 +485,25 @@ async fn junk_is_dropped_and_does_not_push_out_what_is_remembered() {
     }
     // Genuinely signed junk.
     let stranger = Keys::generate();
-    for content in ["[]", "{}", "null", r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#] {
-        relay.say(&frame(&plain_request(&stranger, &pair.server_keys, content)));
+    for content in [
+        "[]",
+        "{}",
+        "null",
+        r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+    ] {
+        relay.say(&frame(&plain_request(
+            &stranger,
+            &pair.server_keys,
+            content,
+        )));
     }
     pair.nothing_heard().await;
     relay.replay(carrier.id);
-    let again = timeout(Duration::from_secs(60), pair.server.recv()).await.unwrap().unwrap();
+    let again = timeout(Duration::from_secs(60), pair.server.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(again.origin.redelivered);
     assert_eq!(again.origin.event, prepared.event);
 }
@@ -353,7 +511,12 @@ async fn junk_is_dropped_and_does_not_push_out_what_is_remembered() {
 #[tokio::test]
 async fn the_client_believes_only_its_server_and_no_plaintext_about_a_secret() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let prepared = pair.ask(&call(1)).await;
     let reply = |from: &Keys| {
         EventBuilder::new(Kind::from(25910), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
@@ -374,26 +537,60 @@ async fn the_client_believes_only_its_server_and_no_plaintext_about_a_secret() {
 #[tokio::test]
 async fn what_cannot_be_carried_is_refused_before_anything_is_sent() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
-    let big: Message = Request::new(1, "tools/call", &serde_json::json!({"x": "y".repeat(70_000)})).unwrap().into();
-    let refused = pair.client.prepare(&big, &Introduction::default()).await.unwrap_err();
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    let big: Message = Request::new(
+        1,
+        "tools/call",
+        &serde_json::json!({"x": "y".repeat(70_000)}),
+    )
+    .unwrap()
+    .into();
+    let refused = pair
+        .client
+        .prepare(&big, &Introduction::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TooLarge);
     pair.ask(&call(1)).await;
     let heard = pair.heard().await;
-    let refused = pair.server.send(&heard.origin.reply_to, Outbound::new(big)).await.unwrap_err();
+    let refused = pair
+        .server
+        .send(&heard.origin.reply_to, Outbound::new(big))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TooLarge);
     // The failed message did not use up the introduction.
-    pair.server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
     assert!(pair.got().await.tags.iter().any(|tag| tag.name() == "name"));
 }
 
 #[tokio::test]
 async fn a_refusal_is_an_error_and_silence_is_not() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Persistent).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Persistent,
+    )
+    .await;
     relay.set(|faults| faults.answer = Answer::Refuse("blocked: no".into()));
-    let prepared = pair.client.prepare(&call(1), &Introduction::default()).await.unwrap();
-    assert_eq!(pair.client.publish(&prepared).await.unwrap_err().kind(), ErrorKind::Transport);
+    let prepared = pair
+        .client
+        .prepare(&call(1), &Introduction::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        pair.client.publish(&prepared).await.unwrap_err().kind(),
+        ErrorKind::Transport
+    );
     relay.set(|faults| faults.answer = Answer::Silence);
     pair.client.publish(&prepared).await.unwrap();
     pair.heard().await;
@@ -413,7 +610,10 @@ async fn one_dead_relay_delays_nobody() {
     let pair = pair(&urls, EncryptionMode::Optional, GiftWrapMode::Optional).await;
     pair.ask(&call(1)).await;
     let heard = pair.heard().await;
-    pair.server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
     pair.got().await;
     assert!(started.elapsed() < Duration::from_secs(3));
 }
@@ -438,10 +638,17 @@ async fn an_answer_waits_for_a_relay_that_is_down() {
         let heard = pair.heard().await;
         relay.go_down_for(Duration::from_millis(1500));
         tokio::time::sleep(Duration::from_millis(700)).await;
-        pair.server.send(&heard.origin.reply_to, answer(&heard)).await.unwrap();
+        pair.server
+            .send(&heard.origin.reply_to, answer(&heard))
+            .await
+            .unwrap();
         pair.got().await;
         // Said several times, heard once.
-        assert!(timeout(Duration::from_secs(4), pair.client.recv()).await.is_err());
+        assert!(
+            timeout(Duration::from_secs(4), pair.client.recv())
+                .await
+                .is_err()
+        );
     };
     tokio::join!(
         outage(EncryptionMode::Disabled, GiftWrapMode::Optional),
@@ -453,7 +660,12 @@ async fn an_answer_waits_for_a_relay_that_is_down() {
 #[tokio::test]
 async fn a_reconnected_server_hears_again_and_knows_what_it_heard() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Persistent).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Persistent,
+    )
+    .await;
     pair.ask(&call(1)).await;
     pair.heard().await;
     relay.disconnect_all();
@@ -468,7 +680,12 @@ async fn a_reconnected_server_hears_again_and_knows_what_it_heard() {
 #[tokio::test]
 async fn a_half_open_link_is_noticed() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Persistent).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Persistent,
+    )
+    .await;
     relay.freeze(true);
     tokio::time::sleep(Duration::from_secs(17)).await;
     relay.freeze(false);
@@ -480,10 +697,24 @@ async fn a_half_open_link_is_noticed() {
 async fn a_closed_subscription_is_asked_for_again() {
     let relay = FaultyRelay::start().await;
     relay.set(|faults| faults.close_subscriptions = Some((1, "rate-limited: later".into())));
-    let (server, _) = server(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let (server, _) = server(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     relay.set(|faults| faults.require_auth = true);
-    let (client, _) = client(&server, &[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
-    let prepared = client.prepare(&call(1), &Introduction::default()).await.unwrap();
+    let (client, _) = client(
+        &server,
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    let prepared = client
+        .prepare(&call(1), &Introduction::default())
+        .await
+        .unwrap();
     client.publish(&prepared).await.unwrap();
     assert!(timeout(SOON, server.recv()).await.unwrap().is_some());
 }
@@ -491,18 +722,28 @@ async fn a_closed_subscription_is_asked_for_again() {
 #[tokio::test]
 async fn a_burst_arrives_whole_and_in_order() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Disabled, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Disabled,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let sending = {
         let client = pair.client.clone();
         tokio::spawn(async move {
             for n in 0..3000 {
-                let prepared = client.prepare(&call(n), &Introduction::default()).await.unwrap();
+                let prepared = client
+                    .prepare(&call(n), &Introduction::default())
+                    .await
+                    .unwrap();
                 client.publish(&prepared).await.unwrap();
             }
         })
     };
     for n in 0..3000 {
-        let Message::Request(request) = pair.heard().await.message else { panic!("not a request") };
+        let Message::Request(request) = pair.heard().await.message else {
+            panic!("not a request")
+        };
         assert_eq!(request.id, n.into());
     }
     sending.await.unwrap();
@@ -511,26 +752,54 @@ async fn a_burst_arrives_whole_and_in_order() {
 #[tokio::test]
 async fn notifications_go_to_clients_that_are_initialized() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Required, GiftWrapMode::Optional).await;
-    let changed: Message = Notification { method: "notifications/tools/list_changed".into(), params: None }.into();
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Required,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    let changed: Message = Notification {
+        method: "notifications/tools/list_changed".into(),
+        params: None,
+    }
+    .into();
     pair.ask(&call(1)).await;
     pair.heard().await;
     pair.server.notify(None, changed.clone()).await.unwrap();
     assert!(timeout(QUIET, pair.client.recv()).await.is_err());
-    pair.ask(&Notification { method: "notifications/initialized".into(), params: None }.into()).await;
+    pair.ask(
+        &Notification {
+            method: "notifications/initialized".into(),
+            params: None,
+        }
+        .into(),
+    )
+    .await;
     pair.heard().await;
     pair.server.notify(None, changed).await.unwrap();
     let got = pair.got().await;
     assert_eq!(got.in_reply_to, None);
-    assert!(relay.events_of(25910).is_empty(), "as encrypted as the client speaks");
+    assert!(
+        relay.events_of(25910).is_empty(),
+        "as encrypted as the client speaks"
+    );
 }
 
 #[tokio::test]
 async fn announcements_replace_each_other_and_carry_prices() {
     let relay = FaultyRelay::start().await;
-    let (server, _) = server(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let (server, _) = server(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     let cap = CapTag::from_tag(&Tag::new(["cap", "tool:add", "1-5", "sats"])).unwrap();
-    server.advertise(Advertisement::new(vec!["fake".parse().unwrap()], false, vec![cap]));
+    server.advertise(Advertisement::new(
+        vec!["fake".parse().unwrap()],
+        false,
+        vec![cap],
+    ));
     let mut announcement = Announcement::new();
     announcement.initialize = Some(raw(&serde_json::json!({"serverInfo": {"name": "x"}})).unwrap());
     announcement.tools = Some(raw(&serde_json::json!({"tools": []})).unwrap());
@@ -540,13 +809,30 @@ async fn announcements_replace_each_other_and_carry_prices() {
     server.publish_relay_list().await.unwrap();
 
     let names = |kind: u16| -> Vec<String> {
-        relay.events_of(kind)[0].tags.iter().map(|tag| tag.as_slice()[0].clone()).collect()
+        relay.events_of(kind)[0]
+            .tags
+            .iter()
+            .map(|tag| tag.as_slice()[0].clone())
+            .collect()
     };
-    assert_eq!(names(11316), ["name", "support_encryption", "support_encryption_ephemeral", "pmi", "cap"]);
+    assert_eq!(
+        names(11316),
+        [
+            "name",
+            "support_encryption",
+            "support_encryption_ephemeral",
+            "pmi",
+            "cap"
+        ]
+    );
     assert_eq!(names(11317), ["cap"]);
     assert_eq!(names(11320), [""; 0]);
     assert_eq!(names(10002), ["r"]);
-    let times: Vec<_> = relay.events_of(11316).iter().map(|event| event.created_at).collect();
+    let times: Vec<_> = relay
+        .events_of(11316)
+        .iter()
+        .map(|event| event.created_at)
+        .collect();
     assert!(times[1] > times[0]);
     assert!(relay.events_of(11318).is_empty());
 }
@@ -554,7 +840,12 @@ async fn announcements_replace_each_other_and_carry_prices() {
 #[tokio::test]
 async fn a_closed_transport_gives_out_what_it_has_and_still_sends() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(&[relay.url()], EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     pair.ask(&call(1)).await;
     pair.ask(&call(2)).await;
     let first = pair.heard().await;
@@ -562,7 +853,10 @@ async fn a_closed_transport_gives_out_what_it_has_and_still_sends() {
     pair.server.close().await;
     assert!(timeout(SOON, pair.server.recv()).await.unwrap().is_some());
     assert!(timeout(SOON, pair.server.recv()).await.unwrap().is_none());
-    pair.server.send(&first.origin.reply_to, answer(&first)).await.unwrap();
+    pair.server
+        .send(&first.origin.reply_to, answer(&first))
+        .await
+        .unwrap();
     pair.got().await;
 }
 
@@ -570,7 +864,12 @@ async fn a_closed_transport_gives_out_what_it_has_and_still_sends() {
 async fn what_was_sent_last_survives_the_end() {
     let relay = FaultyRelay::start().await;
     for _ in 0..20 {
-        let pair = pair(&[relay.url()], EncryptionMode::Disabled, GiftWrapMode::Optional).await;
+        let pair = pair(
+            &[relay.url()],
+            EncryptionMode::Disabled,
+            GiftWrapMode::Optional,
+        )
+        .await;
         let prepared = pair.ask(&call(1)).await;
         pair.client.shutdown().await;
         assert_eq!(pair.heard().await.origin.event, prepared.event);

@@ -16,11 +16,14 @@ use crate::wire::{ErrorObject, Notification, Request, RequestId, Response, metho
 /// JSON-RPC error code that MCP clients use for a request that timed out.
 const TIMED_OUT_CODE: i64 = -32001;
 
+/// How long an answer waits for the wallet's word on what was paid for it.
+const WALLET_WAIT: Duration = Duration::from_secs(30);
+
 /// The answer to a call, with how its payment stood when it came.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Response,
-    pub(super) payment: Payment,
+    pub(super) payment: watch::Receiver<Payment>,
 }
 
 /// What came of a call.
@@ -63,7 +66,7 @@ impl PaidClient {
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(match answer {
-                    Ok(answer) => outcome(answer.response, answer.payment),
+                    Ok(answer) => outcome(answer.response, decided(answer.payment).await),
                     Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::None), Payment::None),
                 }),
                 changed = until.changed() => if changed.is_err() {
@@ -85,7 +88,8 @@ impl PaidClient {
             .shared
             .calls
             .end(event)
-            .map_or(Payment::None, |call| call.payment);
+            .map(|call| call.payment.borrow().clone());
+        let payment = payment.unwrap_or(Payment::None);
         if matches!(payment, Payment::None)
             && let Ok(cancelled) = Notification::new(
                 method::CANCELLED,
@@ -99,11 +103,18 @@ impl PaidClient {
     }
 }
 
+/// How the payment ended, as far as the wallet says so in time.
+async fn decided(mut payment: watch::Receiver<Payment>) -> Payment {
+    // Either it is decided, or the time is over, or whoever paid is gone: what stands then is what is known.
+    let _ = tokio::time::timeout(WALLET_WAIT, payment.wait_for(Payment::is_decided)).await;
+    payment.borrow().clone()
+}
+
 fn outcome(response: Response, payment: Payment) -> CallOutcome {
     let (paid, unknown) = match payment {
         Payment::Paid(amount) => (Some(amount), None),
-        Payment::Unknown(amount) => (None, Some(amount)),
-        Payment::None | Payment::Paying => (None, None),
+        Payment::Paying(amount) | Payment::Unknown(amount) => (None, Some(amount)),
+        Payment::None | Payment::Checking => (None, None),
     };
     CallOutcome {
         response,
@@ -120,11 +131,11 @@ pub(super) fn failure(id: &RequestId, code: i64, message: &str, payment: &Paymen
             error = error
                 .with_data(&json!({"spent": {"amount": amount.value(), "unit": amount.unit()}}));
         }
-        Payment::Unknown(amount) => {
+        Payment::Paying(amount) | Payment::Unknown(amount) => {
             error = error
                 .with_data(&json!({"unknown": {"amount": amount.value(), "unit": amount.unit()}}));
         }
-        Payment::None | Payment::Paying => {}
+        Payment::None | Payment::Checking => {}
     }
     Response::from_error(id.clone(), &error)
 }

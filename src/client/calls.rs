@@ -1,7 +1,7 @@
 //! Requests that have not been answered, by the id of their event.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,8 +25,10 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 pub(super) enum Payment {
     /// Nobody asked for money.
     None,
-    /// It is being checked or paid. No other demand for this call is looked at any more.
-    Paying,
+    /// A demand is being checked. No other demand for this call is looked at any more.
+    Checking,
+    /// The wallet has been asked.
+    Paying(Amount),
     /// Paid.
     Paid(Amount),
     /// Nobody knows.
@@ -49,7 +51,8 @@ pub(super) struct Call {
     pub(super) identity: Option<InvocationIdentity>,
     pub(super) progress_token: Option<Value>,
     pub(super) sink: Sink,
-    pub(super) payment: Payment,
+    /// Outlives the call: a server answers as soon as the money is there, which can be before the wallet's own answer.
+    pub(super) payment: Arc<watch::Sender<Payment>>,
     /// Cancelled when the call ends, however it ends.
     pub(super) ended: CancellationToken,
     /// Until when whoever waits should wait; moves when a payment is made.
@@ -74,11 +77,18 @@ impl Call {
             identity,
             progress_token: meta_of(params).and_then(|mut meta| meta.remove("progressToken")),
             sink,
-            payment: Payment::None,
+            payment: Arc::new(watch::Sender::new(Payment::None)),
             ended: CancellationToken::new(),
             deadline,
             opened: Instant::now(),
         }
+    }
+}
+
+impl Payment {
+    /// Whether there is nothing to be learned by waiting.
+    pub(super) fn is_decided(&self) -> bool {
+        !matches!(self, Self::Checking | Self::Paying(_))
     }
 }
 
@@ -97,7 +107,7 @@ impl Calls {
         let mut open = self.open();
         if open.len() >= MOST {
             open.retain(|_, call| {
-                call.payment != Payment::None || call.opened.elapsed() < FORGOTTEN_AFTER
+                *call.payment.borrow() != Payment::None || call.opened.elapsed() < FORGOTTEN_AFTER
             });
         }
         if open.len() >= MOST {

@@ -27,14 +27,14 @@ async fn fail(shared: &Shared, event: &RequestEventId, text: &str) {
     let Some(call) = shared.calls.end(event) else {
         return;
     };
-    let spent = match &call.payment {
+    let spent = match &*call.payment.borrow() {
         Payment::Paid(amount) => {
             json!({"spent": {"amount": amount.value(), "unit": amount.unit()}})
         }
-        Payment::Unknown(amount) => {
+        Payment::Paying(amount) | Payment::Unknown(amount) => {
             json!({"unknown": {"amount": amount.value(), "unit": amount.unit()}})
         }
-        Payment::None | Payment::Paying => json!({"spent": {"amount": 0, "unit": "sats"}}),
+        Payment::None | Payment::Checking => json!({"spent": {"amount": 0, "unit": "sats"}}),
     };
     let mut data = json!({"method": call.method});
     if let (Some(data), Some(spent)) = (data.as_object_mut(), spent.as_object()) {

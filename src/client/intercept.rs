@@ -61,7 +61,7 @@ pub(super) async fn finish(shared: &Shared, call: Call, response: Response) {
         Sink::Waiter(waiter) => {
             let _ = waiter.send(Answer {
                 response,
-                payment: call.payment,
+                payment: call.payment.subscribe(),
             });
         }
     }

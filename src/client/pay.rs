@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -29,14 +30,23 @@ pub(super) async fn demanded(
     event: RequestEventId,
     params: Option<PaymentRequiredParams>,
 ) {
-    let first = shared.calls.with(&event, |call| {
-        let first = call.payment == Payment::None;
-        if first {
-            call.payment = Payment::Paying;
-        }
-        (first, call.ended.clone(), call.identity)
+    let open = shared.calls.with(&event, |call| {
+        let first = call.payment.send_if_modified(|payment| {
+            let first = *payment == Payment::None;
+            if first {
+                *payment = Payment::Checking;
+            }
+            first
+        });
+        let paying = Paying {
+            event,
+            identity: call.identity,
+            ended: call.ended.clone(),
+            payment: Arc::clone(&call.payment),
+        };
+        (first, paying)
     });
-    let Some((true, ended, identity)) = first else {
+    let Some((true, paying)) = open else {
         tracing::debug!(request_event_id = %event, "ignored a further demand for the same call");
         return;
     };
@@ -47,7 +57,8 @@ pub(super) async fn demanded(
             .as_ref()
             .and_then(|params| params.ttl)
             .map_or(DEFAULT_TTL, Duration::from_secs);
-        if let Err(reason) = decide_and_pay(&shared, event, params, ttl, identity, &ended).await {
+        if let Err(reason) = decide_and_pay(&shared, &paying, params, ttl).await {
+            paying.payment.send_replace(Payment::None);
             (shared.payments.observer)(&PaymentEvent::Declined {
                 event,
                 reason: reason.clone(),
@@ -57,14 +68,21 @@ pub(super) async fn demanded(
     });
 }
 
+/// A call that is being paid for. It may end meanwhile; the payment does not.
+struct Paying {
+    event: RequestEventId,
+    identity: Option<InvocationIdentity>,
+    ended: CancellationToken,
+    payment: Arc<watch::Sender<Payment>>,
+}
+
 async fn decide_and_pay(
     shared: &Arc<Shared>,
-    event: RequestEventId,
+    paying: &Paying,
     params: Option<PaymentRequiredParams>,
     ttl: Duration,
-    identity: Option<InvocationIdentity>,
-    ended: &CancellationToken,
 ) -> Result<(), DeclineReason> {
+    let event = paying.event;
     let description = params
         .as_ref()
         .and_then(|params| params.description.clone());
@@ -78,7 +96,7 @@ async fn decide_and_pay(
     if shared.payments.interaction == Some(PaymentInteraction::ExplicitGating) {
         return Err(DeclineReason::NotExplicit);
     }
-    if shared.is_unresolved(identity) {
+    if shared.is_unresolved(paying.identity) {
         return Err(DeclineReason::EarlierUnknown);
     }
     let reservation = shared.payments.budget.reserve(&request.amount)?;
@@ -86,18 +104,24 @@ async fn decide_and_pay(
         reservation.give_back();
         return Err(DeclineReason::NotHandled);
     }
-    if ended.is_cancelled() {
+    if paying.ended.is_cancelled() {
         // Answered, cancelled or timed out meanwhile: there is nothing to pay for (N-76).
         reservation.give_back();
+        paying.payment.send_replace(Payment::None);
         return Ok(());
     }
+    paying
+        .payment
+        .send_replace(Payment::Paying(request.amount.clone()));
     let wait = ttl.min(shared.payments.longest_wait);
     extend(shared, &event, wait);
     keep_alive::start(shared, &event, wait);
-    match pay(&handler, &request, ended).await {
+    match pay(&handler, &request, &shared.closing).await {
         PayOutcome::Paid(_) => {
             reservation.spend();
-            mark(shared, &event, Payment::Paid(request.amount.clone()));
+            paying
+                .payment
+                .send_replace(Payment::Paid(request.amount.clone()));
             (shared.payments.observer)(&PaymentEvent::Paid {
                 event,
                 amount: request.amount,
@@ -110,14 +134,16 @@ async fn decide_and_pay(
         }
         PayOutcome::Unknown => {
             reservation.hold();
-            if let Some(identity) = identity {
+            if let Some(identity) = paying.identity {
                 shared
                     .unresolved
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(identity);
             }
-            mark(shared, &event, Payment::Unknown(request.amount.clone()));
+            paying
+                .payment
+                .send_replace(Payment::Unknown(request.amount.clone()));
             (shared.payments.observer)(&PaymentEvent::Unknown {
                 event,
                 amount: request.amount,
@@ -131,9 +157,9 @@ async fn decide_and_pay(
 async fn pay(
     handler: &Arc<dyn PaymentHandler>,
     request: &PaymentRequest,
-    ended: &CancellationToken,
+    closing: &CancellationToken,
 ) -> PayOutcome {
-    match handler.handle(request, ended).await {
+    match handler.handle(request, closing).await {
         Ok(outcome) => outcome,
         Err(error) if error.kind() == RailErrorKind::Unknown => {
             tracing::error!(pmi = %request.pmi, error = &error as &dyn std::error::Error, "the outcome of a payment is unknown");
@@ -144,10 +170,6 @@ async fn pay(
             PayOutcome::Refused
         }
     }
-}
-
-fn mark(shared: &Shared, event: &RequestEventId, payment: Payment) {
-    shared.calls.with(event, |call| call.payment = payment);
 }
 
 /// There is something to wait for now: at least as long as the offer stands.

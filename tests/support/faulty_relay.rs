@@ -5,7 +5,10 @@
 //! relay.set(|faults| faults.drop_next(|event| event.kind.as_u16() == 25910));
 //! let requests = relay.messages_to(&server_keys);
 //! ```
-#![allow(dead_code, reason = "every test file that includes this uses another part of it")]
+#![allow(
+    dead_code,
+    reason = "every test file that includes this uses another part of it"
+)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot listen cannot go on")]
 
 use std::collections::HashMap;
@@ -91,7 +94,8 @@ impl Faults {
     ) {
         let keys = keys.clone();
         self.drop_next(move |event| {
-            let message = open(event, &keys).and_then(|inner| serde_json::from_str(&inner.content).ok());
+            let message =
+                open(event, &keys).and_then(|inner| serde_json::from_str(&inner.content).ok());
             message.is_some_and(|message| matches(&message))
         });
     }
@@ -109,7 +113,9 @@ impl Faults {
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults").field("answer", &self.answer).finish_non_exhaustive()
+        f.debug_struct("Faults")
+            .field("answer", &self.answer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,8 +162,19 @@ impl FaultyRelay {
         }));
         let stop = CancellationToken::new();
         let (frozen, freezing) = watch::channel(false);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, shared.clone(), freezing, stop.clone())));
-        Self { address, shared, frozen, _guard: stop.clone().drop_guard(), stop }
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(
+            listener,
+            shared.clone(),
+            freezing,
+            stop.clone(),
+        )));
+        Self {
+            address,
+            shared,
+            frozen,
+            _guard: stop.clone().drop_guard(),
+            stop,
+        }
     }
 
     /// Where it is reached.
@@ -183,21 +200,34 @@ impl FaultyRelay {
 
     /// The published events of a kind.
     pub(crate) fn events_of(&self, kind: u16) -> Vec<Event> {
-        self.events().into_iter().filter(|event| event.kind.as_u16() == kind).collect()
+        self.events()
+            .into_iter()
+            .filter(|event| event.kind.as_u16() == kind)
+            .collect()
     }
 
     /// The messages (kind 25910) that were published for the owner of `keys`, unwrapped.
     pub(crate) fn messages_to(&self, keys: &Keys) -> Vec<Event> {
-        self.events().iter().filter_map(|event| open(event, keys)).collect()
+        self.events()
+            .iter()
+            .filter_map(|event| open(event, keys))
+            .collect()
     }
 
     /// The contents of [`messages_to`](Self::messages_to) as JSON.
     pub(crate) fn json_to(&self, keys: &Keys) -> Vec<serde_json::Value> {
-        self.messages_to(keys).iter().filter_map(|event| serde_json::from_str(&event.content).ok()).collect()
+        self.messages_to(keys)
+            .iter()
+            .filter_map(|event| serde_json::from_str(&event.content).ok())
+            .collect()
     }
 
     /// Waits until something that was or will be published matches.
-    pub(crate) async fn wait_for(&self, patience: Duration, matches: impl Fn(&Event) -> bool) -> Option<Event> {
+    pub(crate) async fn wait_for(
+        &self,
+        patience: Duration,
+        matches: impl Fn(&Event) -> bool,
+    ) -> Option<Event> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(event) = self.events().into_iter().find(|event| matches(event)) {
@@ -220,7 +250,11 @@ impl FaultyRelay {
         let message = |event: &Event| -> Option<serde_json::Value> {
             serde_json::from_str(&open(event, keys)?.content).ok()
         };
-        let found = self.wait_for(patience, |event| message(event).is_some_and(|message| matches(&message))).await?;
+        let found = self
+            .wait_for(patience, |event| {
+                message(event).is_some_and(|message| matches(&message))
+            })
+            .await?;
         open(&found, keys)
     }
 
@@ -276,13 +310,21 @@ impl FaultyRelay {
 
     /// How many live subscriptions there are.
     pub(crate) fn subscriptions(&self) -> usize {
-        lock(&self.shared).connections.values().map(|connection| connection.subscriptions.len()).sum()
+        lock(&self.shared)
+            .connections
+            .values()
+            .map(|connection| connection.subscriptions.len())
+            .sum()
     }
 
     /// The filters of the live subscriptions.
     pub(crate) fn filters(&self) -> Vec<Filter> {
         let shared = lock(&self.shared);
-        shared.connections.values().flat_map(|c| c.subscriptions.values().flatten().cloned()).collect()
+        shared
+            .connections
+            .values()
+            .flat_map(|c| c.subscriptions.values().flatten().cloned())
+            .collect()
     }
 
     /// Ends it for good.
@@ -293,7 +335,11 @@ impl FaultyRelay {
 
 /// The message in `event`, if it is one for the owner of `keys`.
 pub(crate) fn open(event: &Event, keys: &Keys) -> Option<Event> {
-    if !event.tags.public_keys().any(|key| *key == keys.public_key()) {
+    if !event
+        .tags
+        .public_keys()
+        .any(|key| *key == keys.public_key())
+    {
         return None;
     }
     match event.kind.as_u16() {
@@ -318,25 +364,41 @@ async fn accept(
 ) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     while let Ok((stream, _)) = listener.accept().await {
-        if lock(&shared).faults.refuse_until.is_some_and(|until| Instant::now() < until) {
+        if lock(&shared)
+            .faults
+            .refuse_until
+            .is_some_and(|until| Instant::now() < until)
+        {
             continue;
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (shared, frozen) = (shared.clone(), frozen.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             let cut = lock(&shared).cut.clone();
-            cut.run_until_cancelled(serve(id, stream, &shared, frozen)).await;
+            cut.run_until_cancelled(serve(id, stream, &shared, frozen))
+                .await;
             lock(&shared).connections.remove(&id);
         }));
     }
 }
 
-async fn serve(id: usize, stream: TcpStream, shared: &Arc<Mutex<Shared>>, mut frozen: watch::Receiver<bool>) {
+async fn serve(
+    id: usize,
+    stream: TcpStream,
+    shared: &Arc<Mutex<Shared>>,
+    mut frozen: watch::Receiver<bool>,
+) {
     stream.set_nodelay(true).unwrap();
-    let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { return };
+    let Ok(socket) = tokio_tungstenite::accept_async(stream).await else {
+        return;
+    };
     let (mut sink, mut stream) = socket.split();
     let (out, mut outgoing) = mpsc::unbounded_channel::<String>();
-    let connection = Connection { out, subscriptions: HashMap::new(), authenticated: false };
+    let connection = Connection {
+        out,
+        subscriptions: HashMap::new(),
+        authenticated: false,
+    };
     {
         let mut shared = lock(shared);
         if shared.faults.require_auth {
@@ -366,7 +428,9 @@ async fn serve(id: usize, stream: TcpStream, shared: &Arc<Mutex<Shared>>, mut fr
 }
 
 fn hear(id: usize, text: &str, shared: &Arc<Mutex<Shared>>) {
-    let Ok(message) = ClientMessage::from_json(text) else { return };
+    let Ok(message) = ClientMessage::from_json(text) else {
+        return;
+    };
     let mut guard = lock(shared);
     let answer = |guard: &Shared, message: RelayMessage<'_>| {
         if let Some(connection) = guard.connections.get(&id) {
@@ -378,11 +442,16 @@ fn hear(id: usize, text: &str, shared: &Arc<Mutex<Shared>>) {
             let event = event.into_owned();
             guard.log.push(event.clone());
             let faults = &mut guard.faults;
-            let verdict =
-                if faults.next_answers.is_empty() { faults.answer.clone() } else { faults.next_answers.remove(0) };
+            let verdict = if faults.next_answers.is_empty() {
+                faults.answer.clone()
+            } else {
+                faults.next_answers.remove(0)
+            };
             match &verdict {
                 Answer::Accept => answer(&guard, RelayMessage::ok(event.id, true, "")),
-                Answer::Refuse(reason) => return answer(&guard, RelayMessage::ok(event.id, false, reason.as_str())),
+                Answer::Refuse(reason) => {
+                    return answer(&guard, RelayMessage::ok(event.id, false, reason.as_str()));
+                }
                 Answer::Silence => {}
             }
             if guard.faults.lose.as_mut().is_some_and(|lose| lose(&event)) {
@@ -391,10 +460,18 @@ fn hear(id: usize, text: &str, shared: &Arc<Mutex<Shared>>) {
             store(&mut guard.stored, &event);
             pass_on(&guard, shared, event);
         }
-        ClientMessage::Req { subscription_id, filters } => {
+        ClientMessage::Req {
+            subscription_id,
+            filters,
+        } => {
             let subscription = subscription_id.into_owned();
-            if guard.faults.require_auth && !guard.connections.get(&id).is_some_and(|c| c.authenticated) {
-                return answer(&guard, RelayMessage::closed(subscription, "auth-required: who are you?"));
+            if guard.faults.require_auth
+                && !guard.connections.get(&id).is_some_and(|c| c.authenticated)
+            {
+                return answer(
+                    &guard,
+                    RelayMessage::closed(subscription, "auth-required: who are you?"),
+                );
             }
             if let Some((times, reason)) = &mut guard.faults.close_subscriptions
                 && *times > 0
@@ -403,7 +480,10 @@ fn hear(id: usize, text: &str, shared: &Arc<Mutex<Shared>>) {
                 let reason = reason.clone();
                 return answer(&guard, RelayMessage::closed(subscription, reason));
             }
-            let filters: Vec<Filter> = filters.into_iter().map(|filter| filter.into_owned()).collect();
+            let filters: Vec<Filter> = filters
+                .into_iter()
+                .map(|filter| filter.into_owned())
+                .collect();
             for event in matching(&guard.stored, &filters) {
                 answer(&guard, RelayMessage::event(subscription.clone(), event));
             }
@@ -437,7 +517,10 @@ fn store(stored: &mut Vec<Event>, event: &Event) {
     }
     if replaceable {
         let same = |known: &Event| known.kind == event.kind && known.pubkey == event.pubkey;
-        if stored.iter().any(|known| same(known) && known.created_at >= event.created_at) {
+        if stored
+            .iter()
+            .any(|known| same(known) && known.created_at >= event.created_at)
+        {
             return;
         }
         stored.retain(|known| !same(known));
@@ -448,8 +531,10 @@ fn store(stored: &mut Vec<Event>, event: &Event) {
 fn matching(stored: &[Event], filters: &[Filter]) -> Vec<Event> {
     let mut found: Vec<Event> = Vec::new();
     for filter in filters {
-        let mut hits: Vec<&Event> =
-            stored.iter().filter(|event| filter.match_event(event, MatchEventOptions::new())).collect();
+        let mut hits: Vec<&Event> = stored
+            .iter()
+            .filter(|event| filter.match_event(event, MatchEventOptions::new()))
+            .collect();
         hits.sort_by_key(|event| std::cmp::Reverse(event.created_at));
         hits.truncate(filter.limit.unwrap_or(usize::MAX));
         for hit in hits {
@@ -462,7 +547,11 @@ fn matching(stored: &[Event], filters: &[Filter]) -> Vec<Event> {
 }
 
 fn pass_on(guard: &Shared, shared: &Arc<Mutex<Shared>>, event: Event) {
-    let (delay, copies, corrupt) = (guard.faults.delay, guard.faults.duplicates + 1, guard.faults.corrupt_first);
+    let (delay, copies, corrupt) = (
+        guard.faults.delay,
+        guard.faults.duplicates + 1,
+        guard.faults.corrupt_first,
+    );
     if delay.is_zero() {
         return deliver(guard, &event, copies, corrupt);
     }
@@ -476,11 +565,16 @@ fn pass_on(guard: &Shared, shared: &Arc<Mutex<Shared>>, event: Event) {
 fn deliver(shared: &Shared, event: &Event, copies: usize, corrupt: bool) {
     for connection in shared.connections.values() {
         for (subscription, filters) in &connection.subscriptions {
-            if !filters.iter().any(|filter| filter.match_event(event, MatchEventOptions::new())) {
+            if !filters
+                .iter()
+                .any(|filter| filter.match_event(event, MatchEventOptions::new()))
+            {
                 continue;
             }
             let send = |event: Event| {
-                let _ = connection.out.send(RelayMessage::event(subscription.clone(), event).as_json());
+                let _ = connection
+                    .out
+                    .send(RelayMessage::event(subscription.clone(), event).as_json());
             };
             if corrupt {
                 send(corrupted(event));

@@ -80,10 +80,21 @@ impl NostrServerTransport {
         let mut outcome = Ok(());
         for (kind, content) in parts {
             let Some(content) = content else { continue };
-            let mut tags = if kind == SERVER { self.discovery() } else { Vec::new() };
-            let payments = self.advertisement.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut tags = if kind == SERVER {
+                self.discovery()
+            } else {
+                Vec::new()
+            };
+            let payments = self
+                .advertisement
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             tags.extend(cap_tags(kind, &payments.caps));
-            outcome = outcome.and(self.publish_announcement(kind, content.get().to_owned(), &tags).await);
+            outcome = outcome.and(
+                self.publish_announcement(kind, content.get().to_owned(), &tags)
+                    .await,
+            );
         }
         outcome
     }
@@ -94,16 +105,26 @@ impl NostrServerTransport {
     ///
     /// [`Transport`](crate::ErrorKind::Transport) if no relay took it.
     pub async fn publish_relay_list(&self) -> Result<()> {
-        let tags: Vec<Tag> = self.relays.urls().map(|url| Tag::new(["r", url.as_str()])).collect();
-        self.publish_announcement(RELAY_LIST, String::new(), &tags).await
+        let tags: Vec<Tag> = self
+            .relays
+            .urls()
+            .map(|url| Tag::new(["r", url.as_str()]))
+            .collect();
+        self.publish_announcement(RELAY_LIST, String::new(), &tags)
+            .await
     }
 
     async fn publish_announcement(&self, kind: u16, content: String, tags: &[Tag]) -> Result<()> {
         if content.len() > MAX_PLAIN_CONTENT {
-            let text = format!("an announcement of {} bytes is more than relays carry", content.len());
+            let text = format!(
+                "an announcement of {} bytes is more than relays carry",
+                content.len()
+            );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        let at = self.announcer.next_time(kind, nostr::Timestamp::now().as_secs());
+        let at = self
+            .announcer
+            .next_time(kind, nostr::Timestamp::now().as_secs());
         let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at))?;
         self.relays.publish(&event).await
     }
@@ -148,7 +169,9 @@ mod tests {
 
     #[test]
     fn an_announcement_stays_small_enough_for_relays() {
-        let caps: Vec<CapTag> = (0..10_000).map(|n| cap(&format!("tool:number-{n}"))).collect();
+        let caps: Vec<CapTag> = (0..10_000)
+            .map(|n| cap(&format!("tool:number-{n}")))
+            .collect();
         let tags = cap_tags(SERVER, &caps);
         assert!(serde_json::to_string(&tags).unwrap().len() < 60 * 1024);
         assert!(tags.len() > 500);

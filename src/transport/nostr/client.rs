@@ -65,7 +65,10 @@ impl NostrClientTransport {
     /// A client that signs with `keys` and talks to `server`.
     #[must_use]
     pub fn builder(keys: NostrKeys, server: ServerPubkey) -> NostrClientBuilder {
-        NostrClientBuilder { settings: Settings::new(keys), server }
+        NostrClientBuilder {
+            settings: Settings::new(keys),
+            server,
+        }
     }
 
     /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
@@ -81,7 +84,9 @@ impl NostrClientTransport {
         Route(Some(match self.settings.gift_wrap {
             GiftWrapMode::Ephemeral => Wrap::Ephemeral,
             GiftWrapMode::Persistent => Wrap::Persistent,
-            GiftWrapMode::Optional if self.knowledge.ephemeral.load(Ordering::Relaxed) => Wrap::Ephemeral,
+            GiftWrapMode::Optional if self.knowledge.ephemeral.load(Ordering::Relaxed) => {
+                Wrap::Ephemeral
+            }
             GiftWrapMode::Optional => Wrap::Persistent,
         }))
     }
@@ -164,7 +169,9 @@ impl Intake for Answers {
         }
         let mut tags = opened.tags();
         tags.retain(|tag| !matches!(tag.name(), "p" | "e"));
-        let says = tags.iter().any(|tag| tag.name() == SUPPORT_EPHEMERAL && tag.parts().len() == 1);
+        let says = tags
+            .iter()
+            .any(|tag| tag.name() == SUPPORT_EPHEMERAL && tag.parts().len() == 1);
         if says || opened.wrap == Some(Wrap::Ephemeral) {
             self.0.ephemeral.store(true, Ordering::Relaxed);
         }
@@ -183,11 +190,17 @@ fn answered(event: &Event) -> Option<&EventId> {
 
 impl Knowledge {
     fn was_encrypted(&self, id: &EventId) -> bool {
-        self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.encrypted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
     }
 
     fn sent_encrypted(&self, id: EventId) {
-        self.encrypted.lock().unwrap_or_else(PoisonError::into_inner).put(id, ());
+        self.encrypted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .put(id, ());
     }
 }
 
@@ -205,7 +218,10 @@ impl Issued {
                 return Ok(event);
             }
             tags.retain(|tag| tag.name() != "nonce");
-            tags.push(Tag::new(["nonce".to_owned(), Keys::generate().public_key().to_hex()]));
+            tags.push(Tag::new([
+                "nonce".to_owned(),
+                Keys::generate().public_key().to_hex(),
+            ]));
         }
     }
 }
@@ -220,7 +236,8 @@ impl ClientTransport for NostrClientTransport {
         let server = self.server.to_hex();
         let tags = match message {
             Message::Request(request) => {
-                let first = request.method == "initialize" || !self.introduced.load(Ordering::Relaxed);
+                let first =
+                    request.method == "initialize" || !self.introduced.load(Ordering::Relaxed);
                 outbound::request_tags(&server, first, &self.settings, introduction)
             }
             Message::Notification(_) | Message::Response(_) => vec![Tag::new(["p", &server])],
@@ -239,9 +256,13 @@ impl ClientTransport for NostrClientTransport {
     }
 
     async fn publish(&self, prepared: &Prepared) -> Result<()> {
-        let unusable = || Error::transport("a prepared message is not a signed event of this client");
-        let event = Event::from_json(&prepared.signed).map_err(|source| unusable().with_source(source))?;
-        if event.pubkey != self.settings.keys.public() || keys::event_of(&event.id) != prepared.event {
+        let unusable =
+            || Error::transport("a prepared message is not a signed event of this client");
+        let event =
+            Event::from_json(&prepared.signed).map_err(|source| unusable().with_source(source))?;
+        if event.pubkey != self.settings.keys.public()
+            || keys::event_of(&event.id) != prepared.event
+        {
             return Err(unusable());
         }
         let is_request = matches!(Message::parse(&event.content), Ok(Message::Request(_)));
@@ -249,7 +270,9 @@ impl ClientTransport for NostrClientTransport {
         if route.0.is_some() {
             self.knowledge.sent_encrypted(event.id);
         }
-        self.relays.publish(&outbound::carrier(event, &self.server, route)?).await?;
+        self.relays
+            .publish(&outbound::carrier(event, &self.server, route)?)
+            .await?;
         if is_request {
             self.introduced.store(true, Ordering::Relaxed);
         }
@@ -284,7 +307,14 @@ mod tests {
         let keys = Keys::generate();
         let mut issued = Issued::default();
         let ids: HashSet<RequestEventId> = (0..50)
-            .map(|_| keys::event_of(&issued.sign(&keys, "{}", vec![Tag::new(["p", "x"])]).unwrap().id))
+            .map(|_| {
+                keys::event_of(
+                    &issued
+                        .sign(&keys, "{}", vec![Tag::new(["p", "x"])])
+                        .unwrap()
+                        .id,
+                )
+            })
             .collect();
         assert_eq!(ids.len(), 50);
     }

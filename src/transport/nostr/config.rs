@@ -68,7 +68,9 @@ impl FromStr for EncryptionMode {
             "optional" => Ok(Self::Optional),
             "required" => Ok(Self::Required),
             "disabled" => Ok(Self::Disabled),
-            _ => Err(Error::config("encryption must be optional, required or disabled")),
+            _ => Err(Error::config(
+                "encryption must be optional, required or disabled",
+            )),
         }
     }
 }
@@ -81,7 +83,9 @@ impl FromStr for GiftWrapMode {
             "optional" => Ok(Self::Optional),
             "ephemeral" => Ok(Self::Ephemeral),
             "persistent" => Ok(Self::Persistent),
-            _ => Err(Error::config("gift wrap must be optional, ephemeral or persistent")),
+            _ => Err(Error::config(
+                "gift wrap must be optional, ephemeral or persistent",
+            )),
         }
     }
 }
@@ -130,7 +134,12 @@ impl ServerInfo {
         website: Option<String>,
         picture: Option<String>,
     ) -> Self {
-        Self { name, about, website, picture }
+        Self {
+            name,
+            about,
+            website,
+            picture,
+        }
     }
 }
 
@@ -164,8 +173,10 @@ impl Settings {
         const MOST: usize = 32;
         let mut urls = Vec::new();
         for (index, relay) in self.relays.iter().enumerate() {
-            let url = RelayUrl::parse(relay)
-                .map_err(|source| Error::config(format!("relay {} is no ws:// or wss:// address", index + 1)).with_source(source))?;
+            let url = RelayUrl::parse(relay).map_err(|source| {
+                Error::config(format!("relay {} is no ws:// or wss:// address", index + 1))
+                    .with_source(source)
+            })?;
             if !urls.contains(&url) {
                 urls.push(url);
             }

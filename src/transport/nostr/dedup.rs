@@ -59,13 +59,26 @@ impl Seen {
     }
 
     fn with_capacity(most: usize) -> Self {
-        Self { most, carriers: HashMap::new(), inners: HashMap::new(), order: VecDeque::new() }
+        Self {
+            most,
+            carriers: HashMap::new(),
+            inners: HashMap::new(),
+            order: VecDeque::new(),
+        }
     }
 
     /// Whether a delivery, by its claimed id, is a mere copy, which need not even be verified. Remembers nothing that it
     /// did not know: the most that a lying relay gets is that its own next copy counts as a retry.
-    pub(super) fn drop_copy(&mut self, carrier: &Id, relay: usize, phase: Phase, now: Instant) -> bool {
-        let Some(known) = self.carriers.get_mut(carrier) else { return false };
+    pub(super) fn drop_copy(
+        &mut self,
+        carrier: &Id,
+        relay: usize,
+        phase: Phase,
+        now: Instant,
+    ) -> bool {
+        let Some(known) = self.carriers.get_mut(carrier) else {
+            return false;
+        };
         let copy = known.judge(relay, phase, now) == Verdict::Copy;
         if copy {
             known.count_copy(relay, phase);
@@ -74,20 +87,34 @@ impl Seen {
     }
 
     /// Judges a verified delivery and remembers it.
-    pub(super) fn admit(&mut self, carrier: Id, inner: Id, relay: usize, phase: Phase, now: Instant) -> Verdict {
+    pub(super) fn admit(
+        &mut self,
+        carrier: Id,
+        inner: Id,
+        relay: usize,
+        phase: Phase,
+        now: Instant,
+    ) -> Verdict {
         if let Some(known) = self.carriers.get_mut(&carrier) {
             let verdict = known.judge(relay, phase, now);
             known.count_copy(relay, phase);
             return verdict;
         }
         self.forget(now);
-        let mut fresh = Carrier { first: now, counts: Vec::new() };
+        let mut fresh = Carrier {
+            first: now,
+            counts: Vec::new(),
+        };
         fresh.count(relay);
         self.carriers.insert(carrier, fresh);
         self.order.push_back((carrier, inner, now));
         let holders = self.inners.entry(inner).or_insert(0);
         *holders += 1;
-        if *holders == 1 { Verdict::New } else { Verdict::Redelivered }
+        if *holders == 1 {
+            Verdict::New
+        } else {
+            Verdict::Redelivered
+        }
     }
 
     fn forget(&mut self, now: Instant) {
@@ -115,7 +142,11 @@ impl Carrier {
         let here = self.counts.get(relay).copied().unwrap_or(0);
         let most = self.counts.iter().copied().max().unwrap_or(0);
         let late = now.duration_since(self.first) > SPREAD;
-        if here < most && !late { Verdict::Copy } else { Verdict::Redelivered }
+        if here < most && !late {
+            Verdict::Copy
+        } else {
+            Verdict::Redelivered
+        }
     }
 
     /// What a relay replays from its store is at most its first delivery: counting more would hide a sending.
@@ -149,9 +180,16 @@ mod tests {
         let mut seen = Seen::new();
         assert_eq!(live(&mut seen, A, A, 0), Verdict::New);
         assert!(seen.drop_copy(&A, 1, Phase::Live, Instant::now()));
-        assert!(!seen.drop_copy(&B, 1, Phase::Live, Instant::now()), "only what is known is a copy");
+        assert!(
+            !seen.drop_copy(&B, 1, Phase::Live, Instant::now()),
+            "only what is known is a copy"
+        );
         assert_eq!(live(&mut seen, A, A, 1), Verdict::Redelivered);
-        assert_eq!(live(&mut seen, A, A, 0), Verdict::Copy, "the copy of the second sending");
+        assert_eq!(
+            live(&mut seen, A, A, 0),
+            Verdict::Copy,
+            "the copy of the second sending"
+        );
         assert_eq!(live(&mut seen, A, A, 0), Verdict::Redelivered);
     }
 
@@ -179,7 +217,10 @@ mod tests {
         let mut seen = Seen::new();
         let start = Instant::now();
         seen.admit(A, A, 0, Phase::Live, start);
-        assert_eq!(seen.admit(A, A, 1, Phase::Live, start + SPREAD * 2), Verdict::Redelivered);
+        assert_eq!(
+            seen.admit(A, A, 1, Phase::Live, start + SPREAD * 2),
+            Verdict::Redelivered
+        );
     }
 
     #[test]
@@ -189,8 +230,14 @@ mod tests {
         for n in 0..10u8 {
             seen.admit([n; 32], [n; 32], 0, Phase::Live, start);
         }
-        assert_eq!((seen.carriers.len(), seen.inners.len(), seen.order.len()), (3, 3, 3));
+        assert_eq!(
+            (seen.carriers.len(), seen.inners.len(), seen.order.len()),
+            (3, 3, 3)
+        );
         seen.admit([99; 32], [99; 32], 0, Phase::Live, start + KEEP * 2);
-        assert_eq!((seen.carriers.len(), seen.inners.len(), seen.order.len()), (1, 1, 1));
+        assert_eq!(
+            (seen.carriers.len(), seen.inners.len(), seen.order.len()),
+            (1, 1, 1)
+        );
     }
 }

@@ -23,15 +23,28 @@ impl DevRelay {
     ///
     /// [`Transport`](crate::ErrorKind::Transport) if the port cannot be had.
     pub async fn start(port: u16) -> Result<Self> {
-        let failed = |source| Error::transport(format!("cannot listen on port {port}")).with_source(source);
+        let failed =
+            |source| Error::transport(format!("cannot listen on port {port}")).with_source(source);
         // The listener is ours rather than the library's: it leaves Nagle's algorithm on, at 44 ms a round trip.
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(failed)?;
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let limit = RateLimit { max_reqs: 100_000, notes_per_minute: 10_000_000 };
+        let limit = RateLimit {
+            max_reqs: 100_000,
+            notes_per_minute: 10_000_000,
+        };
         let relay = LocalRelay::new(RelayBuilder::default().rate_limit(limit));
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, relay, stop.clone())));
-        Ok(Self { address, _guard: stop.clone().drop_guard(), stop })
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(accept(listener, relay, stop.clone())),
+        );
+        Ok(Self {
+            address,
+            _guard: stop.clone().drop_guard(),
+            stop,
+        })
     }
 
     /// Where it is reached.

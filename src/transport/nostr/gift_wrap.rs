@@ -41,7 +41,10 @@ impl Wrap {
 /// Refuses what cannot be wrapped, before anything is sent.
 pub(super) fn check_size(inner: &str) -> Result<()> {
     if inner.len() > MAX_INNER {
-        let text = format!("{} bytes are more than an encrypted message can carry ({MAX_INNER})", inner.len());
+        let text = format!(
+            "{} bytes are more than an encrypted message can carry ({MAX_INNER})",
+            inner.len()
+        );
         return Err(Error::new(ErrorKind::TooLarge, text));
     }
     Ok(())
@@ -65,7 +68,9 @@ pub(super) fn unwrap(keys: &Keys, outer: &Event) -> Result<Event> {
     let json = nip44::decrypt(keys.secret_key(), &outer.pubkey, &outer.content)
         .map_err(|_| Error::wire("a wrap that is not for this key"))?;
     let inner = Event::from_json(json).map_err(|_| Error::wire("a wrap without an event"))?;
-    inner.verify().map_err(|_| Error::wire("a wrap around an event that is not genuine"))?;
+    inner
+        .verify()
+        .map_err(|_| Error::wire("a wrap around an event that is not genuine"))?;
     if inner.kind.as_u16() != MESSAGE {
         return Err(Error::wire("a wrap around another kind of event"));
     }
@@ -77,7 +82,10 @@ mod tests {
     use super::*;
 
     fn inner(author: &Keys, content: &str) -> String {
-        EventBuilder::new(Kind::from(MESSAGE), content).sign_with_keys(author).unwrap().as_json()
+        EventBuilder::new(Kind::from(MESSAGE), content)
+            .sign_with_keys(author)
+            .unwrap()
+            .as_json()
     }
 
     #[test]
@@ -88,7 +96,11 @@ mod tests {
             let outer = wrap(&text, &recipient.public_key(), kind).unwrap();
             assert_eq!(outer.kind.as_u16(), kind.kind());
             assert_ne!(outer.pubkey, author.public_key());
-            let tags: Vec<_> = outer.tags.iter().map(|tag| tag.as_slice().to_vec()).collect();
+            let tags: Vec<_> = outer
+                .tags
+                .iter()
+                .map(|tag| tag.as_slice().to_vec())
+                .collect();
             assert_eq!(tags, [["p".to_owned(), recipient.public_key().to_hex()]]);
             assert!(nostr::Timestamp::now().as_secs() - outer.created_at.as_secs() < 5);
             assert_eq!(unwrap(&recipient, &outer).unwrap().as_json(), text);
@@ -107,8 +119,20 @@ mod tests {
     #[test]
     fn the_limit_is_exact_and_above_it_is_too_large() {
         let recipient = Keys::generate();
-        assert!(wrap(&"x".repeat(MAX_INNER), &recipient.public_key(), Wrap::Persistent).is_ok());
-        let error = wrap(&"x".repeat(MAX_INNER + 1), &recipient.public_key(), Wrap::Persistent).unwrap_err();
+        assert!(
+            wrap(
+                &"x".repeat(MAX_INNER),
+                &recipient.public_key(),
+                Wrap::Persistent
+            )
+            .is_ok()
+        );
+        let error = wrap(
+            &"x".repeat(MAX_INNER + 1),
+            &recipient.public_key(),
+            Wrap::Persistent,
+        )
+        .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooLarge);
     }
 }

@@ -39,7 +39,11 @@ pub(super) struct Opened {
 impl Opened {
     /// The tags as the rest of the crate knows them.
     pub(super) fn tags(&self) -> Vec<Tag> {
-        self.event.tags.iter().map(|tag| Tag::new(tag.as_slice())).collect()
+        self.event
+            .tags
+            .iter()
+            .map(|tag| Tag::new(tag.as_slice()))
+            .collect()
     }
 }
 
@@ -66,15 +70,24 @@ impl Acceptance {
     /// Whether the mode admits this kind: asked before anything is computed.
     fn admits(&self, event: &Event) -> bool {
         match Wrap::from_kind(event.kind.as_u16()) {
-            Some(Wrap::Persistent) => self.encryption.takes_wraps() && self.gift_wrap.takes_persistent(),
-            Some(Wrap::Ephemeral) => self.encryption.takes_wraps() && self.gift_wrap.takes_ephemeral(),
+            Some(Wrap::Persistent) => {
+                self.encryption.takes_wraps() && self.gift_wrap.takes_persistent()
+            }
+            Some(Wrap::Ephemeral) => {
+                self.encryption.takes_wraps() && self.gift_wrap.takes_ephemeral()
+            }
             None => event.kind.as_u16() == MESSAGE && self.encryption.takes_plain(),
         }
     }
 
     /// Verifies and reads; says why not otherwise.
     fn open(&self, delivery: Delivery) -> Result<Opened, &'static str> {
-        let Delivery { relay, phase, event, .. } = delivery;
+        let Delivery {
+            relay,
+            phase,
+            event,
+            ..
+        } = delivery;
         let carrier = event.id.to_bytes();
         let wrap = Wrap::from_kind(event.kind.as_u16());
         // The id commits to everything but the signature. A wrap's own signature says nothing: its key is thrown away.
@@ -82,8 +95,12 @@ impl Acceptance {
             return Err("its id is not its own");
         }
         let inner = match wrap {
-            Some(_) => gift_wrap::unwrap(&self.keys, &event).map_err(|_| "it cannot be unwrapped")?,
-            None if self.author.is_some_and(|author| author != event.pubkey) => return Err("it is by somebody else"),
+            Some(_) => {
+                gift_wrap::unwrap(&self.keys, &event).map_err(|_| "it cannot be unwrapped")?
+            }
+            None if self.author.is_some_and(|author| author != event.pubkey) => {
+                return Err("it is by somebody else");
+            }
             None if !event.verify_signature() => return Err("it is not signed by its author"),
             None => event,
         };
@@ -103,8 +120,16 @@ impl Acceptance {
         if inner.created_at.as_secs() >= FAR_FUTURE {
             return Err("its time is absurd");
         }
-        let message = Message::parse(&inner.content).map_err(|_| "it is not one JSON-RPC message")?;
-        Ok(Opened { message, event: inner, wrap, phase, carrier, relay })
+        let message =
+            Message::parse(&inner.content).map_err(|_| "it is not one JSON-RPC message")?;
+        Ok(Opened {
+            message,
+            event: inner,
+            wrap,
+            phase,
+            carrier,
+            relay,
+        })
     }
 }
 
@@ -147,19 +172,25 @@ pub(super) fn spawn<I: Intake>(
             }
             let acceptance = acceptance.clone();
             // Reserved first, so that no more than AT_ONCE verifications run.
-            let Ok(slot) = started.reserve().await else { return };
+            let Ok(slot) = started.reserve().await else {
+                return;
+            };
             slot.send(tokio::spawn(async move {
                 let (id, relay) = (delivery.event.id.to_bytes(), delivery.relay);
                 acceptance
                     .open(delivery)
-                    .map_err(|why| tracing::debug!(event = short(&id), relay, why, "dropped an event"))
+                    .map_err(|why| {
+                        tracing::debug!(event = short(&id), relay, why, "dropped an event")
+                    })
                     .ok()
             }));
         }
     });
     tokio::spawn(async move {
         while let Some(handle) = opening.recv().await {
-            let Ok(Some(opened)) = handle.await else { continue };
+            let Ok(Some(opened)) = handle.await else {
+                continue;
+            };
             if !intake.wants(&opened) {
                 continue;
             }
@@ -184,7 +215,12 @@ pub(super) fn spawn<I: Intake>(
 }
 
 fn is_copy(seen: &Mutex<Seen>, delivery: &Delivery) -> bool {
-    let Delivery { relay, phase, event, .. } = delivery;
+    let Delivery {
+        relay,
+        phase,
+        event,
+        ..
+    } = delivery;
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     seen.drop_copy(&event.id.to_bytes(), *relay, *phase, Instant::now())
 }

@@ -26,7 +26,9 @@ impl NostrKeys {
     /// [`Config`](crate::ErrorKind::Config) for any other text. The text is not repeated.
     pub fn parse(text: &str) -> Result<Self> {
         // The library's error may quote its input, so it is not kept as a source.
-        Keys::parse(text.trim()).map(Self).map_err(|_| Error::config("a secret key must be nsec1… or 64 hex digits"))
+        Keys::parse(text.trim())
+            .map(Self)
+            .map_err(|_| Error::config("a secret key must be nsec1… or 64 hex digits"))
     }
 
     /// The secret as hex, for whoever has to store it.
@@ -38,7 +40,10 @@ impl NostrKeys {
     /// The public key as `npub1…`.
     #[must_use]
     pub fn npub(&self) -> String {
-        self.0.public_key().to_bech32().unwrap_or_else(|never| match never {})
+        self.0
+            .public_key()
+            .to_bech32()
+            .unwrap_or_else(|never| match never {})
     }
 
     /// The public key of a server that signs with this key.
@@ -79,9 +84,13 @@ pub fn parse_server(text: &str) -> Result<(ServerPubkey, Vec<String>)> {
     let text = text.strip_prefix("nostr:").unwrap_or(text);
     let wrong = || Error::config("a server must be npub1…, nprofile1… or 64 hex digits");
     if text.starts_with("nprofile1") {
-        let profile = Nip19Profile::from_bech32(text).map_err(|source| wrong().with_source(source))?;
+        let profile =
+            Nip19Profile::from_bech32(text).map_err(|source| wrong().with_source(source))?;
         let relays = profile.relays.iter().map(ToString::to_string).collect();
-        return Ok((ServerPubkey::from_bytes(profile.public_key.to_bytes()), relays));
+        return Ok((
+            ServerPubkey::from_bytes(profile.public_key.to_bytes()),
+            relays,
+        ));
     }
     let key = PublicKey::parse(text).map_err(|source| wrong().with_source(source))?;
     Ok((ServerPubkey::from_bytes(key.to_bytes()), Vec::new()))
@@ -119,9 +128,14 @@ mod tests {
         let keys = NostrKeys::generate();
         let hex = keys.server_pubkey().to_string();
         let relay = nostr::RelayUrl::parse("wss://relay.example.com").unwrap();
-        let profile = Nip19Profile::new(keys.public(), [relay]).to_bech32().unwrap();
+        let profile = Nip19Profile::new(keys.public(), [relay])
+            .to_bech32()
+            .unwrap();
         for text in [hex.clone(), keys.npub(), format!("nostr:{}", keys.npub())] {
-            assert_eq!(parse_server(&text).unwrap(), (keys.server_pubkey(), Vec::new()));
+            assert_eq!(
+                parse_server(&text).unwrap(),
+                (keys.server_pubkey(), Vec::new())
+            );
         }
         let (server, relays) = parse_server(&profile).unwrap();
         assert_eq!(server, keys.server_pubkey());

@@ -2,7 +2,9 @@
 
 use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, PublicKey, Tag as NostrTag};
 
-use super::config::{EncryptionMode, GiftWrapMode, MAX_PLAIN_CONTENT, MESSAGE, ServerInfo, Settings};
+use super::config::{
+    EncryptionMode, GiftWrapMode, MAX_PLAIN_CONTENT, MESSAGE, ServerInfo, Settings,
+};
 use super::gift_wrap::{self, Wrap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payment::PaymentInteraction;
@@ -61,28 +63,51 @@ fn encryption_tags(settings: &Settings) -> impl Iterator<Item = Tag> {
     let wraps = settings.encryption.takes_wraps();
     let ephemeral = wraps && settings.gift_wrap.takes_ephemeral();
     let tags = [(wraps, SUPPORT_ENCRYPTION), (ephemeral, SUPPORT_EPHEMERAL)];
-    tags.into_iter().filter(|(on, _)| *on).map(|(_, name)| Tag::new([name]))
+    tags.into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| Tag::new([name]))
 }
 
 /// Everything that a server tells about itself (N-28, N-29), in the order of the reference SDK.
-pub(super) fn discovery(info: &ServerInfo, settings: &Settings, payments: &Advertisement) -> Vec<Tag> {
+pub(super) fn discovery(
+    info: &ServerInfo,
+    settings: &Settings,
+    payments: &Advertisement,
+) -> Vec<Tag> {
     let described = [
         ("name", &info.name),
         ("about", &info.about),
         ("website", &info.website),
         ("picture", &info.picture),
     ];
-    let described = described.into_iter().filter_map(|(name, value)| Some(Tag::new([name, value.as_deref()?])));
-    let gating = payments.explicit_gating.then(|| Tag::payment_interaction(PaymentInteraction::ExplicitGating));
-    described.chain(encryption_tags(settings)).chain(payments.pmis.iter().map(Tag::pmi)).chain(gating).collect()
+    let described = described
+        .into_iter()
+        .filter_map(|(name, value)| Some(Tag::new([name, value.as_deref()?])));
+    let gating = payments
+        .explicit_gating
+        .then(|| Tag::payment_interaction(PaymentInteraction::ExplicitGating));
+    described
+        .chain(encryption_tags(settings))
+        .chain(payments.pmis.iter().map(Tag::pmi))
+        .chain(gating)
+        .collect()
 }
 
 /// The tags of a server's message: addresses, introduction if it is due, then what the content calls for.
-pub(super) fn server_tags(client: &str, request: Option<&str>, introduction: Vec<Tag>, own: Vec<Tag>) -> Vec<Tag> {
+pub(super) fn server_tags(
+    client: &str,
+    request: Option<&str>,
+    introduction: Vec<Tag>,
+    own: Vec<Tag>,
+) -> Vec<Tag> {
     let disclosed = own.iter().any(|tag| tag.name() == PAYMENT_INTERACTION);
     let mut tags = vec![Tag::new(["p", client])];
     tags.extend(request.map(|request| Tag::new(["e", request])));
-    tags.extend(introduction.into_iter().filter(|tag| !(disclosed && tag.name() == PAYMENT_INTERACTION)));
+    tags.extend(
+        introduction
+            .into_iter()
+            .filter(|tag| !(disclosed && tag.name() == PAYMENT_INTERACTION)),
+    );
     tags.extend(own);
     tags
 }
@@ -104,14 +129,26 @@ pub(super) fn request_tags(
 }
 
 /// Signs an event as it is.
-pub(super) fn sign(keys: &Keys, kind: u16, content: String, tags: &[Tag], at: Option<u64>) -> Result<Event> {
-    let tags = tags.iter().filter_map(|tag| NostrTag::parse(tag.parts()).ok());
+pub(super) fn sign(
+    keys: &Keys,
+    kind: u16,
+    content: String,
+    tags: &[Tag],
+    at: Option<u64>,
+) -> Result<Event> {
+    let tags = tags
+        .iter()
+        .filter_map(|tag| NostrTag::parse(tag.parts()).ok());
     // An agent may talk to itself: without the permission the library drops such a `p` tag.
-    let mut builder = EventBuilder::new(Kind::from(kind), content).tags(tags).allow_self_tagging();
+    let mut builder = EventBuilder::new(Kind::from(kind), content)
+        .tags(tags)
+        .allow_self_tagging();
     if let Some(at) = at {
         builder = builder.custom_created_at(at.into());
     }
-    builder.sign_with_keys(keys).map_err(|source| Error::transport("cannot sign").with_source(source))
+    builder
+        .sign_with_keys(keys)
+        .map_err(|source| Error::transport("cannot sign").with_source(source))
 }
 
 /// Signs a direct message.
@@ -124,7 +161,10 @@ pub(super) fn check_size(event: &Event, route: Route) -> Result<()> {
     match route.0 {
         Some(_) => gift_wrap::check_size(&event.as_json()),
         None if event.content.len() > MAX_PLAIN_CONTENT => {
-            let text = format!("{} bytes are more than relays carry ({MAX_PLAIN_CONTENT})", event.content.len());
+            let text = format!(
+                "{} bytes are more than relays carry ({MAX_PLAIN_CONTENT})",
+                event.content.len()
+            );
             Err(Error::new(ErrorKind::TooLarge, text))
         }
         None => Ok(()),
@@ -151,15 +191,39 @@ mod tests {
 
     #[test]
     fn the_introduction_has_the_order_of_the_reference_sdk() {
-        let info = ServerInfo::new(Some("n".into()), Some("a".into()), Some("w".into()), Some("p".into()));
+        let info = ServerInfo::new(
+            Some("n".into()),
+            Some("a".into()),
+            Some("w".into()),
+            Some("p".into()),
+        );
         let settings = Settings::new(NostrKeys::generate());
-        let payments = Advertisement::new(vec!["x".parse().unwrap(), "y".parse().unwrap()], true, Vec::new());
-        let tags = server_tags("c", Some("r"), discovery(&info, &settings, &payments), vec![Tag::new(["cap", "x"])]);
+        let payments = Advertisement::new(
+            vec!["x".parse().unwrap(), "y".parse().unwrap()],
+            true,
+            Vec::new(),
+        );
+        let tags = server_tags(
+            "c",
+            Some("r"),
+            discovery(&info, &settings, &payments),
+            vec![Tag::new(["cap", "x"])],
+        );
         assert_eq!(
             names(&tags),
             [
-                "p", "e", "name", "about", "website", "picture", "support_encryption",
-                "support_encryption_ephemeral", "pmi", "pmi", "payment_interaction", "cap",
+                "p",
+                "e",
+                "name",
+                "about",
+                "website",
+                "picture",
+                "support_encryption",
+                "support_encryption_ephemeral",
+                "pmi",
+                "pmi",
+                "payment_interaction",
+                "cap",
             ]
         );
     }
@@ -169,8 +233,16 @@ mod tests {
         let settings = Settings::new(NostrKeys::generate());
         let payments = Advertisement::new(Vec::new(), true, Vec::new());
         let own = vec![Tag::payment_interaction(PaymentInteraction::Transparent)];
-        let tags = server_tags("c", None, discovery(&ServerInfo::default(), &settings, &payments), own.clone());
-        let said: Vec<_> = tags.iter().filter(|tag| tag.name() == PAYMENT_INTERACTION).collect();
+        let tags = server_tags(
+            "c",
+            None,
+            discovery(&ServerInfo::default(), &settings, &payments),
+            own.clone(),
+        );
+        let said: Vec<_> = tags
+            .iter()
+            .filter(|tag| tag.name() == PAYMENT_INTERACTION)
+            .collect();
         assert_eq!(said, [&own[0]]);
     }
 
@@ -178,7 +250,10 @@ mod tests {
     fn encryption_is_advertised_as_far_as_it_is_accepted() {
         let mut settings = Settings::new(NostrKeys::generate());
         settings.gift_wrap = GiftWrapMode::Persistent;
-        assert_eq!(encryption_tags(&settings).collect::<Vec<_>>(), [Tag::new(["support_encryption"])]);
+        assert_eq!(
+            encryption_tags(&settings).collect::<Vec<_>>(),
+            [Tag::new(["support_encryption"])]
+        );
         settings.encryption = EncryptionMode::Disabled;
         assert_eq!(encryption_tags(&settings).count(), 0);
     }
@@ -204,12 +279,24 @@ mod tests {
     #[test]
     fn requests_carry_payment_methods_always_and_capabilities_once() {
         let settings = Settings::new(NostrKeys::generate());
-        let who = Introduction::new(vec!["x".parse().unwrap()], Some(PaymentInteraction::ExplicitGating));
+        let who = Introduction::new(
+            vec!["x".parse().unwrap()],
+            Some(PaymentInteraction::ExplicitGating),
+        );
         assert_eq!(
             names(&request_tags("s", true, &settings, &who)),
-            ["p", "support_encryption", "support_encryption_ephemeral", "pmi", "payment_interaction"]
+            [
+                "p",
+                "support_encryption",
+                "support_encryption_ephemeral",
+                "pmi",
+                "payment_interaction"
+            ]
         );
         let later = Introduction::new(who.pmis.clone(), None);
-        assert_eq!(names(&request_tags("s", false, &settings, &later)), ["p", "pmi"]);
+        assert_eq!(
+            names(&request_tags("s", false, &settings, &later)),
+            ["p", "pmi"]
+        );
     }
 }

@@ -61,7 +61,13 @@ impl Post {
     /// The same event without anybody who waits for it.
     fn echo(&self) -> Self {
         let (report, _) = mpsc::channel(1);
-        Self { id: self.id, frame: self.frame.clone(), since: self.since, ephemeral: self.ephemeral, report }
+        Self {
+            id: self.id,
+            frame: self.frame.clone(),
+            since: self.since,
+            ephemeral: self.ephemeral,
+            report,
+        }
     }
 }
 
@@ -97,10 +103,18 @@ impl Outbox {
             return;
         }
         self.bytes += post.frame.len();
-        if post.ephemeral && self.reconnected.is_some_and(|at| now.duration_since(at) < RETURNING) {
+        if post.ephemeral
+            && self
+                .reconnected
+                .is_some_and(|at| now.duration_since(at) < RETURNING)
+        {
             self.say_again(&post, &SAY_AGAIN[..1], now);
         }
-        self.waiting.push_back(Entry { post, attempts: 0, at: now });
+        self.waiting.push_back(Entry {
+            post,
+            attempts: 0,
+            at: now,
+        });
     }
 
     fn say_again(&mut self, post: &Post, pauses: &[Duration], now: Instant) {
@@ -109,7 +123,11 @@ impl Outbox {
                 return;
             }
             self.bytes += post.frame.len();
-            self.later.push_back(Entry { post: post.echo(), attempts: 0, at: now + *pause });
+            self.later.push_back(Entry {
+                post: post.echo(),
+                attempts: 0,
+                at: now + *pause,
+            });
         }
     }
 
@@ -146,9 +164,19 @@ impl Outbox {
     }
 
     /// The relay's word on an event; `reason` is the prefix of its message.
-    pub(super) fn answered(&mut self, id: &EventId, accepted: bool, reason: &'static str, now: Instant) {
-        let Some(index) = self.written.iter().position(|entry| entry.post.id == *id) else { return };
-        let Some(mut entry) = self.written.remove(index) else { return };
+    pub(super) fn answered(
+        &mut self,
+        id: &EventId,
+        accepted: bool,
+        reason: &'static str,
+        now: Instant,
+    ) {
+        let Some(index) = self.written.iter().position(|entry| entry.post.id == *id) else {
+            return;
+        };
+        let Some(mut entry) = self.written.remove(index) else {
+            return;
+        };
         if accepted || reason == "duplicate" {
             self.bytes -= entry.post.frame.len();
             entry.post.tell(Outcome::Accepted);
@@ -157,7 +185,10 @@ impl Outbox {
         let pause = PAUSE * 2u32.saturating_pow(entry.attempts.min(5) - 1);
         let passing = matches!(reason, "rate-limited" | "error" | "auth-required");
         let again = now + pause;
-        if passing && again.duration_since(entry.post.since) < KEEP_TRYING && self.later.len() < MOST_WAITING {
+        if passing
+            && again.duration_since(entry.post.since) < KEEP_TRYING
+            && self.later.len() < MOST_WAITING
+        {
             entry.at = again;
             self.later.push_back(entry);
             return;
@@ -173,8 +204,12 @@ impl Outbox {
         while let Some(entry) = self.written.pop_back() {
             self.waiting.push_front(entry);
         }
-        let ephemeral: Vec<Post> =
-            self.waiting.iter().filter(|entry| entry.post.ephemeral).map(|entry| entry.post.echo()).collect();
+        let ephemeral: Vec<Post> = self
+            .waiting
+            .iter()
+            .filter(|entry| entry.post.ephemeral)
+            .map(|entry| entry.post.echo())
+            .collect();
         for post in ephemeral {
             self.say_again(&post, &SAY_AGAIN, now);
         }
@@ -209,7 +244,16 @@ mod tests {
 
     fn post(n: u8, since: Instant) -> (Post, mpsc::Receiver<Outcome>) {
         let (report, outcomes) = mpsc::channel(4);
-        (Post { id: EventId::from_byte_array([n; 32]), frame: "frame".into(), since, ephemeral: n >= 100, report }, outcomes)
+        (
+            Post {
+                id: EventId::from_byte_array([n; 32]),
+                frame: "frame".into(),
+                since,
+                ephemeral: n >= 100,
+                report,
+            },
+            outcomes,
+        )
     }
 
     #[test]
@@ -257,7 +301,14 @@ mod tests {
             })
             .collect();
         outbox.rewind(now);
-        assert_eq!(outbox.waiting.iter().map(|entry| entry.post.id.to_bytes()[0]).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(
+            outbox
+                .waiting
+                .iter()
+                .map(|entry| entry.post.id.to_bytes()[0])
+                .collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
         drop(reports);
     }
 

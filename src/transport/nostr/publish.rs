@@ -57,20 +57,42 @@ impl Relays {
             })
             .collect();
         tasks.close();
-        Ok((Self { links, deaf, _guard: stop.clone().drop_guard(), stop, tasks }, queue))
+        Ok((
+            Self {
+                links,
+                deaf,
+                _guard: stop.clone().drop_guard(),
+                stop,
+                tasks,
+            },
+            queue,
+        ))
     }
 
     /// Waits until one relay has confirmed the subscription: a message that is answered earlier would be lost.
     pub(super) async fn ready(&self, patience: Duration) -> Result<()> {
         let first = select_all(self.links.iter().map(|link| {
             let mut state = link.state.clone();
-            Box::pin(async move { state.wait_for(|state| *state == LinkState::Ready).await.is_ok() })
+            Box::pin(async move {
+                state
+                    .wait_for(|state| *state == LinkState::Ready)
+                    .await
+                    .is_ok()
+            })
         }));
         match timeout(patience, first).await {
             Ok((true, ..)) => Ok(()),
             _ => {
-                let names: Vec<String> = self.links.iter().map(|link| relay::shown(&link.url)).collect();
-                let text = format!("no relay is ready after {} s: {}", patience.as_secs(), names.join(", "));
+                let names: Vec<String> = self
+                    .links
+                    .iter()
+                    .map(|link| relay::shown(&link.url))
+                    .collect();
+                let text = format!(
+                    "no relay is ready after {} s: {}",
+                    patience.as_secs(),
+                    names.join(", ")
+                );
                 Err(Error::new(ErrorKind::Transport, text))
             }
         }
@@ -106,7 +128,8 @@ impl Relays {
         let ephemeral = is_ephemeral(event.kind);
         let started = Instant::now();
         let deadline = started + KEEP_TRYING;
-        let frame: tokio_tungstenite::tungstenite::Utf8Bytes = ClientMessage::event(event.clone()).as_json().into();
+        let frame: tokio_tungstenite::tungstenite::Utf8Bytes =
+            ClientMessage::event(event.clone()).as_json().into();
         let (report, mut outcomes) = mpsc::channel(self.links.len() * 4);
         let post = || Post {
             id: event.id,
@@ -115,10 +138,18 @@ impl Relays {
             ephemeral,
             report: report.clone(),
         };
-        let mut open = self.links.iter().filter(|link| link.posts.try_send(post()).is_ok()).count();
+        let mut open = self
+            .links
+            .iter()
+            .filter(|link| link.posts.try_send(post()).is_ok())
+            .count();
         if open == 0 {
             // Every link is behind: wait for the first that has room again.
-            let waiting = select_all(self.links.iter().map(|link| Box::pin(link.posts.send(post()))));
+            let waiting = select_all(
+                self.links
+                    .iter()
+                    .map(|link| Box::pin(link.posts.send(post()))),
+            );
             match timeout_at(deadline, waiting).await {
                 Ok((Ok(()), ..)) => open = 1,
                 _ => return Err(Error::transport("no relay takes messages")),

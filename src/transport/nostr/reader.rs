@@ -43,7 +43,11 @@ pub(super) struct Delivery {
 
 /// What the reader tells the writer.
 pub(super) enum Note {
-    Ok { id: EventId, accepted: bool, reason: &'static str },
+    Ok {
+        id: EventId,
+        accepted: bool,
+        reason: &'static str,
+    },
     Eose,
     Closed,
     Auth(String),
@@ -77,18 +81,34 @@ impl Reader {
 
     async fn take(&mut self, text: &str) -> Result<()> {
         if text.len() > MAX_FRAME || !text.starts_with('[') {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame unread");
+            tracing::debug!(
+                relay = self.index,
+                bytes = text.len(),
+                "dropped a frame unread"
+            );
             return Ok(());
         }
         let Ok(message) = RelayMessage::from_json(text) else {
-            tracing::debug!(relay = self.index, bytes = text.len(), "dropped a frame that is no relay message");
+            tracing::debug!(
+                relay = self.index,
+                bytes = text.len(),
+                "dropped a frame that is no relay message"
+            );
             return Ok(());
         };
         let note = match message {
-            RelayMessage::Event { event, .. } => return self.deliver(event.into_owned(), text.len()).await,
-            RelayMessage::Ok { event_id, status, message } => {
-                Note::Ok { id: event_id, accepted: status, reason: prefix(&message) }
+            RelayMessage::Event { event, .. } => {
+                return self.deliver(event.into_owned(), text.len()).await;
             }
+            RelayMessage::Ok {
+                event_id,
+                status,
+                message,
+            } => Note::Ok {
+                id: event_id,
+                accepted: status,
+                reason: prefix(&message),
+            },
             RelayMessage::EndOfStoredEvents(_) => {
                 self.phase = Phase::Live;
                 Note::Eose
@@ -100,7 +120,10 @@ impl Reader {
             RelayMessage::Auth { challenge } => Note::Auth(challenge.into_owned()),
             _ => return Ok(()),
         };
-        self.notes.send(note).await.map_err(|_| Error::closed("the writer is gone"))
+        self.notes
+            .send(note)
+            .await
+            .map_err(|_| Error::closed("the writer is gone"))
     }
 
     async fn deliver(&self, event: Event, bytes: usize) -> Result<()> {
@@ -110,7 +133,12 @@ impl Reader {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(permits).await;
         let room = room.map_err(|_| Error::closed("the transport is gone"))?;
-        let delivery = Delivery { relay: self.index, phase: self.phase, event, _room: room };
+        let delivery = Delivery {
+            relay: self.index,
+            phase: self.phase,
+            event,
+            _room: room,
+        };
         // A closed queue means that nobody wants events any more; the link still sends.
         let _ = self.deliveries.send(delivery).await;
         Ok(())
@@ -132,7 +160,10 @@ fn prefix(message: &str) -> &'static str {
         "unsupported",
     ];
     let word = message.split(':').next().unwrap_or_default().trim();
-    KNOWN.into_iter().find(|known| *known == word).unwrap_or("unknown")
+    KNOWN
+        .into_iter()
+        .find(|known| *known == word)
+        .unwrap_or("unknown")
 }
 
 #[cfg(test)]

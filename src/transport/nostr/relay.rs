@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, Kind, RelayUrl, SubscriptionId, Timestamp};
+use nostr::{
+    ClientMessage, EventBuilder, Filter, JsonUtil, Kind, RelayUrl, SubscriptionId, Timestamp,
+};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -71,9 +73,20 @@ pub(super) fn spawn(config: LinkConfig, tasks: &TaskTracker) -> RelayLink {
     let (posts, waiting) = mpsc::channel(256);
     let (state, states) = watch::channel(LinkState::Down);
     let url = config.url.clone();
-    let link = Link { config, posts: waiting, outbox: Outbox::default(), state, subscribed_before: false, connected_before: false };
+    let link = Link {
+        config,
+        posts: waiting,
+        outbox: Outbox::default(),
+        state,
+        subscribed_before: false,
+        connected_before: false,
+    };
     tasks.spawn(link.run());
-    RelayLink { url, posts, state: states }
+    RelayLink {
+        url,
+        posts,
+        state: states,
+    }
 }
 
 struct Link {
@@ -99,7 +112,11 @@ impl Link {
                 room: self.config.room.clone(),
                 deaf: self.config.deaf.clone(),
                 notes,
-                phase: if self.subscribed_before { Phase::Replay } else { Phase::FirstReplay },
+                phase: if self.subscribed_before {
+                    Phase::Replay
+                } else {
+                    Phase::FirstReplay
+                },
             };
             let ended = tokio::select! {
                 ended = reader.run(&mut stream) => ended,
@@ -111,16 +128,27 @@ impl Link {
                 }
             };
             self.state.send_replace(LinkState::Down);
-            let cause = ended.err().map(|error| error.to_string()).unwrap_or_default();
+            let cause = ended
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             tracing::info!(relay = shown(&self.config.url), cause, "disconnected");
-            if stop.run_until_cancelled(self.collect_during(sleep(RETRY))).await.is_none() {
+            if stop
+                .run_until_cancelled(self.collect_during(sleep(RETRY)))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
     }
 
     /// Writes what is left, and closes.
-    async fn part(&mut self, mut sink: SplitSink<Socket, Frame>, mut stream: SplitStream<Socket>) -> Result<()> {
+    async fn part(
+        &mut self,
+        mut sink: SplitSink<Socket, Frame>,
+        mut stream: SplitStream<Socket>,
+    ) -> Result<()> {
         let now = Instant::now();
         while let Ok(post) = self.posts.try_recv() {
             self.outbox.add(post, now);
@@ -142,7 +170,10 @@ impl Link {
                 Ok(Ok(socket)) => return socket,
                 _ if !said => {
                     said = true;
-                    tracing::warn!(relay = shown(&url), "cannot connect; trying again every second");
+                    tracing::warn!(
+                        relay = shown(&url),
+                        "cannot connect; trying again every second"
+                    );
                 }
                 _ => {}
             }
@@ -162,7 +193,11 @@ impl Link {
         }
     }
 
-    async fn write(&mut self, sink: &mut SplitSink<Socket, Frame>, mut notes: mpsc::Receiver<Note>) -> Result<()> {
+    async fn write(
+        &mut self,
+        sink: &mut SplitSink<Socket, Frame>,
+        mut notes: mpsc::Receiver<Note>,
+    ) -> Result<()> {
         if self.connected_before {
             self.outbox.rewind(Instant::now());
         }
@@ -180,7 +215,9 @@ impl Link {
                 put(sink, Frame::text(self.subscription())).await?;
             }
             let mut batch = 0;
-            while batch < BATCH && let Some(frame) = self.outbox.next(now) {
+            while batch < BATCH
+                && let Some(frame) = self.outbox.next(now)
+            {
                 within(sink.feed(Frame::Text(frame))).await?;
                 batch += 1;
             }
@@ -189,7 +226,10 @@ impl Link {
                 self.outbox.flushed(batch);
             }
             let more = if batch == BATCH { Some(now) } else { None };
-            let wake = [more, self.outbox.wake(), subscribe_at].into_iter().flatten().min();
+            let wake = [more, self.outbox.wake(), subscribe_at]
+                .into_iter()
+                .flatten()
+                .min();
             tokio::select! {
                 Some(post) = self.posts.recv() => {
                     self.outbox.add(post, now);
@@ -236,12 +276,16 @@ impl Link {
 
     fn subscription(&self) -> String {
         let since = Timestamp::from(Timestamp::now().as_secs().saturating_sub(SKEW.as_secs()));
-        let filter = Filter::new().pubkey(self.config.keys.public()).kinds(self.config.kinds.clone()).since(since);
+        let filter = Filter::new()
+            .pubkey(self.config.keys.public())
+            .kinds(self.config.kinds.clone())
+            .since(since);
         ClientMessage::req(SubscriptionId::new(SUBSCRIPTION), filter).as_json()
     }
 
     fn authentication(&self, challenge: String) -> Option<String> {
-        let event = EventBuilder::auth(challenge, self.config.url.clone()).sign_with_keys(self.config.keys.inner());
+        let event = EventBuilder::auth(challenge, self.config.url.clone())
+            .sign_with_keys(self.config.keys.inner());
         event.ok().map(|event| ClientMessage::auth(event).as_json())
     }
 }
@@ -277,7 +321,8 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_what_may_be_secret() {
-        let url = RelayUrl::parse("wss://user:secret@relay.example.com:4/secret?key=secret").unwrap();
+        let url =
+            RelayUrl::parse("wss://user:secret@relay.example.com:4/secret?key=secret").unwrap();
         assert_eq!(shown(&url), "wss://relay.example.com:4");
     }
 }

@@ -44,7 +44,10 @@ impl NostrServerTransport {
     /// A server that signs with `keys`.
     #[must_use]
     pub fn builder(keys: NostrKeys) -> NostrServerBuilder {
-        NostrServerBuilder { settings: Settings::new(keys), info: ServerInfo::default() }
+        NostrServerBuilder {
+            settings: Settings::new(keys),
+            info: ServerInfo::default(),
+        }
     }
 
     /// The public key that clients address.
@@ -60,7 +63,10 @@ impl NostrServerTransport {
     }
 
     pub(super) fn discovery(&self) -> Vec<Tag> {
-        let payments = self.advertisement.read().unwrap_or_else(PoisonError::into_inner);
+        let payments = self
+            .advertisement
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         outbound::discovery(&self.info, &self.settings, &payments)
     }
 
@@ -81,17 +87,28 @@ impl NostrServerTransport {
         let first = self.sessions().introduce(client);
         let introduction = if first { self.discovery() } else { Vec::new() };
         let request = request.map(ToString::to_string);
-        let tags = outbound::server_tags(&client.to_string(), request.as_deref(), introduction, own);
-        let sent = self.sign_and_publish(content, &tags, &recipient, route).await;
+        let tags =
+            outbound::server_tags(&client.to_string(), request.as_deref(), introduction, own);
+        let sent = self
+            .sign_and_publish(content, &tags, &recipient, route)
+            .await;
         if first && sent.is_err() {
             self.sessions().not_introduced(&client);
         }
         sent
     }
 
-    async fn sign_and_publish(&self, content: String, tags: &[Tag], to: &PublicKey, route: Route) -> Result<()> {
+    async fn sign_and_publish(
+        &self,
+        content: String,
+        tags: &[Tag],
+        to: &PublicKey,
+        route: Route,
+    ) -> Result<()> {
         let event = outbound::message(self.settings.keys(), content, tags)?;
-        self.relays.publish(&outbound::carrier(event, to, route)?).await
+        self.relays
+            .publish(&outbound::carrier(event, to, route)?)
+            .await
     }
 }
 
@@ -142,7 +159,11 @@ impl NostrServerBuilder {
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
         let (relays, deliveries) = Relays::spawn(&settings)?;
         let sessions = Arc::new(Mutex::new(Sessions::new()));
-        let intake = Requests { sessions: sessions.clone(), gift_wrap: settings.gift_wrap, started };
+        let intake = Requests {
+            sessions: sessions.clone(),
+            gift_wrap: settings.gift_wrap,
+            started,
+        };
         let acceptance = Acceptance::new(&settings, None);
         let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), intake);
         relays.ready(settings.ready_timeout).await?;
@@ -201,7 +222,14 @@ impl ServerTransport for NostrServerTransport {
 
     async fn send(&self, to: &ReplyTo, outbound: Outbound) -> Result<()> {
         let route = Route::parse(&to.route, &self.settings);
-        self.post(to.client, Some(&to.event), route, &outbound.message, outbound.tags).await
+        self.post(
+            to.client,
+            Some(&to.event),
+            route,
+            &outbound.message,
+            outbound.tags,
+        )
+        .await
     }
 
     async fn notify(&self, client: Option<&ClientPubkey>, message: Message) -> Result<()> {
@@ -221,7 +249,10 @@ impl ServerTransport for NostrServerTransport {
     }
 
     fn advertise(&self, payments: Advertisement) {
-        *self.advertisement.write().unwrap_or_else(PoisonError::into_inner) = payments;
+        *self
+            .advertisement
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = payments;
     }
 
     async fn close(&self) {
@@ -231,6 +262,8 @@ impl ServerTransport for NostrServerTransport {
 
 impl fmt::Debug for NostrServerTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NostrServerTransport").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("NostrServerTransport")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

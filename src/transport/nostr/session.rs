@@ -63,18 +63,30 @@ impl Sessions {
                 session.initialized = false;
                 session.pmis.clone_from(&own);
             }
-            Message::Notification(notification) if fresh && notification.method == "notifications/initialized" => {
+            Message::Notification(notification)
+                if fresh && notification.method == "notifications/initialized" =>
+            {
                 session.initialized = true;
             }
             _ if first => session.pmis.clone_from(&own),
             _ => {}
         }
-        let says = |name: &str| tags.iter().any(|tag| tag.name() == name && tag.parts().len() == 1);
+        let says = |name: &str| {
+            tags.iter()
+                .any(|tag| tag.name() == name && tag.parts().len() == 1)
+        };
         session.ephemeral |= wrap == Some(Wrap::Ephemeral) || says("support_encryption_ephemeral");
         // A client that has used encryption is not fallen back to plaintext for.
         session.wrap = wrap.or(session.wrap);
-        let pmis = if own.is_empty() { session.pmis.clone() } else { own };
-        Heard { pmis, ephemeral: session.ephemeral }
+        let pmis = if own.is_empty() {
+            session.pmis.clone()
+        } else {
+            own
+        };
+        Heard {
+            pmis,
+            ephemeral: session.ephemeral,
+        }
     }
 
     /// Whether the message that goes out to `client` now has to introduce the server. True once.
@@ -92,12 +104,19 @@ impl Sessions {
 
     /// How to send `client` what answers nothing.
     pub(super) fn habit(&self, client: &ClientPubkey) -> Option<Habit> {
-        self.0.peek(client).map(|session| Habit { wrap: session.wrap, ephemeral: session.ephemeral })
+        self.0.peek(client).map(|session| Habit {
+            wrap: session.wrap,
+            ephemeral: session.ephemeral,
+        })
     }
 
     /// The clients that asked for notifications.
     pub(super) fn initialized(&self) -> Vec<ClientPubkey> {
-        self.0.iter().filter(|(_, session)| session.initialized).map(|(client, _)| *client).collect()
+        self.0
+            .iter()
+            .filter(|(_, session)| session.initialized)
+            .map(|(client, _)| *client)
+            .collect()
     }
 }
 
@@ -116,7 +135,9 @@ mod tests {
     const CLIENT: ClientPubkey = ClientPubkey::from_bytes([1; 32]);
 
     fn request(method: &str) -> Message {
-        Request::new(1, method, &serde_json::json!({})).unwrap().into()
+        Request::new(1, method, &serde_json::json!({}))
+            .unwrap()
+            .into()
     }
 
     fn pmi(name: &str) -> Pmi {
@@ -126,10 +147,37 @@ mod tests {
     #[test]
     fn the_first_message_sets_the_baseline_and_a_tag_on_the_message_wins() {
         let mut sessions = Sessions::new();
-        sessions.hear(CLIENT, &request("initialize"), &[Tag::pmi(&pmi("a"))], None, true);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None, true).pmis, [pmi("a")]);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[Tag::pmi(&pmi("b"))], None, true).pmis, [pmi("b")]);
-        assert_eq!(sessions.hear(CLIENT, &request("tools/call"), &[], None, true).pmis, [pmi("a")]);
+        sessions.hear(
+            CLIENT,
+            &request("initialize"),
+            &[Tag::pmi(&pmi("a"))],
+            None,
+            true,
+        );
+        assert_eq!(
+            sessions
+                .hear(CLIENT, &request("tools/call"), &[], None, true)
+                .pmis,
+            [pmi("a")]
+        );
+        assert_eq!(
+            sessions
+                .hear(
+                    CLIENT,
+                    &request("tools/call"),
+                    &[Tag::pmi(&pmi("b"))],
+                    None,
+                    true
+                )
+                .pmis,
+            [pmi("b")]
+        );
+        assert_eq!(
+            sessions
+                .hear(CLIENT, &request("tools/call"), &[], None, true)
+                .pmis,
+            [pmi("a")]
+        );
     }
 
     #[test]
@@ -147,11 +195,26 @@ mod tests {
     #[test]
     fn a_replay_changes_nothing() {
         let mut sessions = Sessions::new();
-        sessions.hear(CLIENT, &request("tools/call"), &[Tag::pmi(&pmi("a"))], Some(Wrap::Ephemeral), true);
+        sessions.hear(
+            CLIENT,
+            &request("tools/call"),
+            &[Tag::pmi(&pmi("a"))],
+            Some(Wrap::Ephemeral),
+            true,
+        );
         assert!(sessions.introduce(CLIENT));
-        sessions.hear(CLIENT, &request("initialize"), &[Tag::pmi(&pmi("b"))], None, false);
+        sessions.hear(
+            CLIENT,
+            &request("initialize"),
+            &[Tag::pmi(&pmi("b"))],
+            None,
+            false,
+        );
         assert!(!sessions.introduce(CLIENT));
-        assert_eq!(sessions.hear(CLIENT, &request("x"), &[], None, true).pmis, [pmi("a")]);
+        assert_eq!(
+            sessions.hear(CLIENT, &request("x"), &[], None, true).pmis,
+            [pmi("a")]
+        );
         assert_eq!(sessions.habit(&CLIENT).unwrap().wrap, Some(Wrap::Ephemeral));
     }
 
@@ -160,7 +223,11 @@ mod tests {
         let mut sessions = Sessions::new();
         sessions.hear(CLIENT, &request("tools/call"), &[], None, true);
         assert!(sessions.initialized().is_empty());
-        let done: Message = Notification { method: "notifications/initialized".into(), params: None }.into();
+        let done: Message = Notification {
+            method: "notifications/initialized".into(),
+            params: None,
+        }
+        .into();
         sessions.hear(CLIENT, &done, &[], None, true);
         assert_eq!(sessions.initialized(), [CLIENT]);
     }
@@ -169,9 +236,27 @@ mod tests {
     fn ephemeral_wraps_are_learned_from_the_tag_or_by_example() {
         let mut sessions = Sessions::new();
         let other = ClientPubkey::from_bytes([2; 32]);
-        assert!(!sessions.hear(CLIENT, &request("x"), &[], Some(Wrap::Persistent), true).ephemeral);
-        assert!(sessions.hear(CLIENT, &request("x"), &[Tag::new(["support_encryption_ephemeral"])], None, true).ephemeral);
-        assert!(sessions.hear(other, &request("x"), &[], Some(Wrap::Ephemeral), true).ephemeral);
+        assert!(
+            !sessions
+                .hear(CLIENT, &request("x"), &[], Some(Wrap::Persistent), true)
+                .ephemeral
+        );
+        assert!(
+            sessions
+                .hear(
+                    CLIENT,
+                    &request("x"),
+                    &[Tag::new(["support_encryption_ephemeral"])],
+                    None,
+                    true
+                )
+                .ephemeral
+        );
+        assert!(
+            sessions
+                .hear(other, &request("x"), &[], Some(Wrap::Ephemeral), true)
+                .ephemeral
+        );
     }
 
     #[test]
@@ -180,7 +265,13 @@ mod tests {
         for n in 0..MOST.get() as u32 + 10 {
             let mut key = [0; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
-            sessions.hear(ClientPubkey::from_bytes(key), &request("x"), &[], None, true);
+            sessions.hear(
+                ClientPubkey::from_bytes(key),
+                &request("x"),
+                &[],
+                None,
+                true,
+            );
         }
         assert_eq!(sessions.0.len(), MOST.get());
     }

@@ -23,20 +23,31 @@ pub(super) async fn connect(url: &RelayUrl) -> Result<Socket> {
     let host = address.host_str().ok_or_else(unreachable)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = address.port_or_known_default().ok_or_else(unreachable)?;
-    let stream = TcpStream::connect((host, port)).await.map_err(|source| unreachable().with_source(source))?;
-    stream.set_nodelay(true).map_err(|source| unreachable().with_source(source))?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|source| unreachable().with_source(source))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|source| unreachable().with_source(source))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_SOCKET_FRAME))
         .max_frame_size(Some(MAX_SOCKET_FRAME));
-    let connector = if address.scheme() == "wss" { Connector::Rustls(tls()?) } else { Connector::Plain };
-    let (socket, _) = client_async_tls_with_config(address.as_str(), stream, Some(config), Some(connector))
-        .await
-        .map_err(|source| unreachable().with_source(source))?;
+    let connector = if address.scheme() == "wss" {
+        Connector::Rustls(tls()?)
+    } else {
+        Connector::Plain
+    };
+    let (socket, _) =
+        client_async_tls_with_config(address.as_str(), stream, Some(config), Some(connector))
+            .await
+            .map_err(|source| unreachable().with_source(source))?;
     Ok(socket)
 }
 
 fn tls() -> Result<Arc<ClientConfig>> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|source| Error::transport("TLS is not available").with_source(source))?
