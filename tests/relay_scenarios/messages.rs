@@ -175,7 +175,8 @@ async fn lists_carry_the_prices_of_what_they_list() {
         ("tools/list", &[["cap", "tool:add", "7", "sats"], ["cap", "tool:slow", "1-5", "sats"]]),
         ("prompts/list", &[["cap", "prompt:poem", "3", "sats"]]),
         ("resources/list", &[["cap", "resource:private://x", "5", "sats"]]),
-        ("resources/templates/list", &[["cap", "resource:private://{path}", "5", "sats"]]),
+        // A template stands for many URIs, so the entry that prices them is shown as it is.
+        ("resources/templates/list", &[["cap", "resource:private://*", "5", "sats"]]),
     ];
     for via in [Via::Plain, Via::Persistent] {
         let a = world.client(via).await;
@@ -248,8 +249,8 @@ async fn what_is_not_one_request_is_neither_charged_nor_executed() {
         "progressToken": "t", "progress": 2,
         "cvm": {"type": "oversized-transfer", "frameType": "chunk", "data": call.to_string()},
     }});
-    let deep = |open: &str, close: &str| {
-        let deep = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+    let deep = |open: &str, close: &str, levels| {
+        let deep = format!("{}1{}", open.repeat(levels), close.repeat(levels));
         call.to_string().replace("{}", &format!(r#"{{"x":{deep}}}"#))
     };
     let contents = [
@@ -270,8 +271,8 @@ async fn what_is_not_one_request_is_neither_charged_nor_executed() {
         with("params", json!({"name": ["add"]})),
         with("params", json!({"name": null, "arguments": {}})),
         frame.to_string(),
-        deep("[", "]"),
-        deep(r#"{"a":"#, "}"),
+        deep("[", "]", 10_000),
+        deep(r#"{"a":"#, "}", 5_000),
         // Two ways of reading it: the gate must not price one and the handler execute the other.
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"add"}}"#.to_owned(),
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"free","name":"add"}}"#.to_owned(),

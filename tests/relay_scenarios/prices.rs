@@ -81,10 +81,9 @@ async fn a_price_cannot_be_dodged_by_spelling() {
         a.send(request).await;
     }
     world.quiet().await;
-    for (request, uri) in requests.iter().zip(spellings) {
-        assert!(!a.words(request).contains(&"result".to_owned()), "served free: {uri:?}");
-        assert_eq!(world.tools.executions(uri), 0, "{uri:?}");
-    }
+    let served: Vec<_> = spellings.into_iter().filter(|uri| world.tools.executions(uri) > 0).collect();
+    assert!(served.is_empty(), "served free: {served:?}");
+    assert!(requests.iter().all(|request| !a.words(request).contains(&"result".to_owned())));
 }
 
 fn sats(value: u64) -> Amount {
@@ -161,7 +160,7 @@ async fn an_invoice_other_than_ordered_is_never_shown() {
     for via in [Via::Plain, Via::Ephemeral] {
         let timeout = Duration::from_millis(300);
         let world = World::builder()
-            .payments(|payments| payments.settings(|settings| settings.processor_timeout = timeout))
+            .payments(move |payments| payments.settings(|settings| settings.processor_timeout = timeout))
             .start()
             .await;
         let a = world.client(via).await;

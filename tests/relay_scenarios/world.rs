@@ -37,9 +37,11 @@ pub(crate) struct World {
     handler: JoinHandle<()>,
 }
 
+type Change = Box<dyn FnOnce(ServerPaymentsBuilder) -> ServerPaymentsBuilder>;
+
 /// Says how a [`World`] is to be.
 pub(crate) struct WorldBuilder {
-    payments: ServerPaymentsBuilder,
+    changes: Vec<Change>,
     prices: Vec<String>,
     encryption: EncryptionMode,
     gift_wrap: GiftWrapMode,
@@ -48,7 +50,7 @@ pub(crate) struct WorldBuilder {
 impl World {
     pub(crate) fn builder() -> WorldBuilder {
         WorldBuilder {
-            payments: ServerPayments::builder(),
+            changes: Vec::new(),
             prices: ["add", "slow", "big", "listy"].map(|tool| format!("tool:{tool}=7 sat")).to_vec(),
             encryption: EncryptionMode::Optional,
             gift_wrap: GiftWrapMode::Optional,
@@ -102,11 +104,12 @@ impl WorldBuilder {
         self
     }
 
+    /// Changes how the server is paid; what is added comes behind the scripted wallet.
     pub(crate) fn payments(
         mut self,
-        change: impl FnOnce(ServerPaymentsBuilder) -> ServerPaymentsBuilder,
+        change: impl FnOnce(ServerPaymentsBuilder) -> ServerPaymentsBuilder + 'static,
     ) -> Self {
-        self.payments = change(self.payments);
+        self.changes.push(Box::new(change));
         self
     }
 
@@ -130,15 +133,13 @@ impl WorldBuilder {
         let (processor, rail) = ScriptedProcessor::new(PMI.parse().unwrap());
         let (ledger, clock) = (Arc::new(MemoryLedger::new()), Arc::new(TestClock::new()));
         let prices = self.prices.iter().map(|price| price.parse().unwrap());
-        let payments = self
-            .payments
+        let payments = ServerPayments::builder()
             .prices(prices)
             .processor(processor)
             .ledger(Arc::clone(&ledger) as _)
-            .clock(Arc::clone(&clock) as _)
-            .build()
-            .unwrap();
-        let server = with_server_payments(transport, payments).await.unwrap();
+            .clock(Arc::clone(&clock) as _);
+        let payments = self.changes.into_iter().fold(payments, |payments, change| change(payments));
+        let server = with_server_payments(transport, payments.build().unwrap()).await.unwrap();
         let tools = Tools::new();
         let handler = tokio::spawn(tools.clone().serve(Arc::clone(&server) as _));
         World { relay, server, keys: raw_keys, rail, tools, clock, ledger, handler }
