@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::AsyncWriteExt;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
 use rmcp::{ServerHandler, ServiceExt, schemars, tool, tool_handler, tool_router};
+use tokio::io::AsyncWriteExt;
 
 use crate::error::{Error, Result};
-use crate::payment::{Amount, Invocation, PriceDecision, PricedCapability, Quote, Unit};
 use crate::gateway::lines::BoundedLines;
+use crate::payment::{Amount, Invocation, PriceDecision, PricedCapability, Quote, Unit};
 use crate::server::PaidServer;
 use crate::transport::{InFlight, Outbound, ServerTransport};
 use crate::wire::Message;
