@@ -1,5 +1,6 @@
 //! Durable operations per second of the ledgers, with 1, 64 and 256 callers at a time, beside what a flush of the disk
-//! costs. `cargo bench --bench ledger`, optionally `-- FOLDER` to measure another disk.
+//! costs. `cargo bench --bench ledger`, optionally `-- FOLDER` to measure another disk;
+//! `CALLERS=256` measures only that.
 
 #![expect(
     clippy::unwrap_used,

@@ -143,9 +143,10 @@ impl Gate {
             self.refuse_interaction(&knock).await;
             return Ok(());
         }
-        let known = !self
-            .knocked
-            .first_time(knock.origin.event, self.clock.now());
+        let known = standing.answered
+            || !self
+                .knocked
+                .first_time(knock.origin.event, self.clock.now());
         if known && !self.is_a_retry(&knock) {
             // Somebody may be replaying it: it does not touch what a newer request has paid for (D-12).
             let interaction = knock.negotiated.effective;
@@ -160,13 +161,19 @@ impl Gate {
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => self.quote(knock, quote).await,
             Ok(PriceDecision::Waive) => {
-                if self.first_time(&knock.origin) {
+                let event = knock.origin.event;
+                if self.ledger.note_answered(&event, self.clock.now()).await?
+                    && self.first_time(&knock.origin)
+                {
                     self.forward(knock.request, knock.origin, knock.negotiated, None)
                         .await;
                 }
                 Ok(())
             }
             Ok(PriceDecision::Reject { message }) => {
+                self.ledger
+                    .note_answered(&knock.origin.event, self.clock.now())
+                    .await?;
                 self.refuse_by_policy(&knock, message).await;
                 Ok(())
             }

@@ -14,6 +14,7 @@ mod demand;
 mod mint;
 mod pick_processor;
 mod quote;
+mod rate;
 mod resolve_price;
 
 // The money comes, or does not.
@@ -29,7 +30,8 @@ mod forward;
 mod open_calls;
 mod refuse;
 
-// What a restart finds.
+// What a restart finds, and what may be forgotten.
+mod housekeep;
 mod recover;
 
 use std::collections::HashMap;
@@ -46,6 +48,7 @@ use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
 pub use self::price_list::{Listed, PriceList};
+use self::rate::Pace;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
@@ -80,6 +83,12 @@ pub struct GateSettings {
     pub processor_timeout: Duration,
     /// How many offers may be open.
     pub limits: OpenLimits,
+    /// How many offers one client may ask for in a minute, and at once.
+    pub offers_per_minute: u32,
+    /// How long an entry that ended unpaid is kept.
+    pub keep_unpaid: Duration,
+    /// How long a delivered response is kept for the same event to be answered again.
+    pub keep_responses: Duration,
     /// The largest response that is kept for the same event to be answered again, in bytes.
     pub stored_response_bytes: usize,
     /// Whether handlers see who calls, as `params._meta.clientPubkey` (CEP-16).
@@ -96,6 +105,9 @@ impl Default for GateSettings {
             price_timeout: Duration::from_secs(5),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
+            offers_per_minute: 120,
+            keep_unpaid: Duration::from_secs(7 * 86_400),
+            keep_responses: Duration::from_secs(7 * 86_400),
             stored_response_bytes: 256 * 1024,
             inject_client_pubkey: false,
         }
@@ -152,6 +164,8 @@ pub struct Gate {
     modes: Modes,
     /// When payments were last asked about out of turn.
     asked: Mutex<HashMap<RequestEventId, Timestamp>>,
+    /// How fast each client asks for offers.
+    pace: Pace,
     watcher: Watcher,
     admission: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -185,12 +199,14 @@ impl Gate {
             knocks: Knocks::default(),
             modes: Modes::default(),
             asked: Mutex::default(),
+            pace: Pace::default(),
             watcher,
             admission: Arc::new(Semaphore::new(ADMITTED_AT_ONCE)),
             tasks,
             closing,
         });
         gate.tasks.spawn(settle::act_on(Arc::clone(&gate), watched));
+        gate.tasks.spawn(housekeep::housekeep(Arc::clone(&gate)));
         (gate, to_handler)
     }
 

@@ -1,14 +1,18 @@
 //! The price is known: write the entry, have the payment request made, and ask for the money.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Gate;
 use super::door::Knock;
 use crate::error::Result;
-use crate::ledger::{Applied, Entry, NewEntry, Opened, Transition};
+use crate::ledger::{Applied, Entry, EntryState, NewEntry, Opened, Transition};
 use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
 use crate::transport::Inbound;
 use crate::wire::Message;
+
+/// How long the watch of a payment waits for the demand to be out.
+const DEMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gate {
     /// Offers `knock` for the quoted price.
@@ -24,12 +28,24 @@ impl Gate {
             return Ok(());
         };
         let processor = Arc::clone(processor);
+        if !self.pace.allows(
+            knock.origin.client,
+            self.settings.offers_per_minute,
+            self.clock.now(),
+        ) {
+            self.refuse_at_capacity(&knock).await;
+            return Ok(());
+        }
         let new = self.new_entry(&knock, quote, &processor);
         match self.ledger.open(new, self.settings.limits).await? {
             Opened::New(entry) => self.issue(knock, entry, processor).await,
             // Another copy of the same event was faster.
             Opened::Exists(entry) => self.resume(knock, entry).await,
             Opened::Outstanding(entry) => {
+                // Nobody who sends this poll again later shall get what its author pays for meanwhile (D-12).
+                self.ledger
+                    .note_answered(&knock.origin.event, self.clock.now())
+                    .await?;
                 self.answer_pending(
                     &knock.request.id,
                     &knock.origin.reply_to,
@@ -87,6 +103,14 @@ impl Gate {
             .await;
         let entry = match issued {
             Ok(Applied::Moved(entry)) => entry,
+            Ok(Applied::Refused(entry)) if entry.state == EntryState::Quoted => {
+                tracing::error!(
+                    entry = %entry.id, pmi = %entry.pmi, "the processor returned a payment request that another call has"
+                );
+                self.withdraw(&entry).await;
+                self.refuse_failed(&knock, Some(&entry)).await;
+                return Ok(());
+            }
             Ok(Applied::Already(entry) | Applied::Refused(entry)) => {
                 return self.resume(knock, entry).await;
             }
@@ -105,10 +129,10 @@ impl Gate {
             self.parked()
                 .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
         }
-        self.watcher.watch(&entry).await;
         if self.knocks.is_cancelled(&entry.id) {
             self.parked().remove(&entry.id);
             let reason = "cancelled by the client".to_owned();
+            self.watcher.watch(&entry).await;
             self.ledger
                 .apply(
                     &entry.id,
@@ -118,12 +142,21 @@ impl Gate {
                 .await?;
             return Ok(());
         }
-        match entry.interaction {
-            PaymentInteraction::ExplicitGating => {
-                self.answer_payment_required(&id, &reply_to, &entry, negotiated)
-                    .await
+        // The client must hear the demand before it hears that it was paid. A notice that comes meanwhile is kept, and the
+        // first look-up follows; but no payment stays unwatched because a relay is slow.
+        let demand = async {
+            match entry.interaction {
+                PaymentInteraction::ExplicitGating => {
+                    self.answer_payment_required(&id, &reply_to, &entry, negotiated).await;
+                }
+                _ => self.demand(&reply_to, &entry).await,
             }
-            _ => self.demand(&reply_to, &entry).await,
+        };
+        tokio::pin!(demand);
+        let told = tokio::time::timeout(DEMAND_TIMEOUT, &mut demand).await.is_ok();
+        self.watcher.watch(&entry).await;
+        if !told {
+            demand.await;
         }
         Ok(())
     }

@@ -12,9 +12,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Transition,
+    Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Retention,
+    Transition,
 };
 use crate::payment::{
     Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, Pmi,
@@ -49,6 +51,9 @@ where
     a_restored_payment_can_be_claimed_again(make().await).await;
     standing_finds_the_event_and_the_call(make().await).await;
     lists_come_in_pages_oldest_first(make().await).await;
+    one_payment_request_belongs_to_one_entry(make().await).await;
+    an_answered_event_is_remembered(make().await).await;
+    pruning_forgets_nothing_that_stands_for_money(make().await).await;
 }
 
 fn client(n: u8) -> ClientPubkey {
@@ -93,9 +98,15 @@ fn transparent(n: u8) -> NewEntry {
     entry(n, PaymentInteraction::Transparent)
 }
 
+/// The payment request of a new entry: each has its own.
 fn issue() -> Transition {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    issue_as(&NEXT.fetch_add(1, Ordering::Relaxed).to_string())
+}
+
+fn issue_as(reference: &str) -> Transition {
     let payment_request =
-        PaymentRequest::new(fake(), sats(7), PayReq::new("fake:1"), "1").expiring(LATER);
+        PaymentRequest::new(fake(), sats(7), PayReq::new("fake:1"), reference).expiring(LATER);
     Transition::Issue {
         payment_request,
         watch_until: LATER,
@@ -473,4 +484,90 @@ async fn lists_come_in_pages_oldest_first<L: Ledger>(ledger: Arc<L>) {
     let mut of_other = EntryFilter::new(vec![], 10);
     of_other.client = Some(client(9));
     assert!(ledger.list(&of_other).await.unwrap().is_empty());
+}
+
+async fn one_payment_request_belongs_to_one_entry<L: Ledger>(ledger: Arc<L>) {
+    let first = opened(&*ledger, transparent(1)).await;
+    let second = opened(&*ledger, transparent(2)).await;
+    moved(&*ledger, first, vec![issue_as("same")]).await;
+    let refused = ledger
+        .apply(&second, vec![issue_as("same")], AT)
+        .await
+        .unwrap();
+    assert!(
+        matches!(refused, Applied::Refused(_)),
+        "one payment would settle both"
+    );
+    assert_eq!(
+        ledger.get(&second).await.unwrap().unwrap().state,
+        EntryState::Quoted
+    );
+    moved(&*ledger, second, vec![issue_as("another")]).await;
+}
+
+async fn an_answered_event_is_remembered<L: Ledger>(ledger: Arc<L>) {
+    let caller = Caller::new(client(1), event(1), identity(1));
+    assert!(!ledger.standing(&caller).await.unwrap().answered);
+    assert!(ledger.note_answered(&event(1), AT).await.unwrap());
+    assert!(
+        !ledger.note_answered(&event(1), AT).await.unwrap(),
+        "noted before"
+    );
+    assert!(ledger.standing(&caller).await.unwrap().answered);
+    let (old, now) = (Timestamp::from_secs(1), Timestamp::from_secs(9_000));
+    assert_eq!(
+        ledger.prune(Retention::new(old, old, old)).await.unwrap(),
+        0
+    );
+    assert_eq!(
+        ledger.prune(Retention::new(old, old, now)).await.unwrap(),
+        1
+    );
+    assert!(!ledger.standing(&caller).await.unwrap().answered);
+}
+
+async fn pruning_forgets_nothing_that_stands_for_money<L: Ledger>(ledger: Arc<L>) {
+    let abandoned = opened(&*ledger, transparent(1)).await;
+    moved(
+        &*ledger,
+        abandoned,
+        vec![Transition::Abandon { reason: "x".into() }],
+    )
+    .await;
+    let expired = opened(&*ledger, transparent(2)).await;
+    moved(&*ledger, expired, vec![issue(), Transition::Expire]).await;
+    let issued = opened(&*ledger, transparent(3)).await;
+    moved(&*ledger, issued, vec![issue()]).await;
+    let paid = opened(&*ledger, transparent(4)).await;
+    moved(&*ledger, paid, vec![issue(), settle()]).await;
+    let delivered = opened(&*ledger, transparent(5)).await;
+    let response = Some("{}".to_owned());
+    moved(
+        &*ledger,
+        delivered,
+        vec![issue(), settle(), Transition::Claim { by: delivered }],
+    )
+    .await;
+    moved(&*ledger, delivered, vec![Transition::Deliver { response }]).await;
+
+    let old = Timestamp::from_secs(1);
+    assert_eq!(
+        ledger.prune(Retention::new(old, old, old)).await.unwrap(),
+        0,
+        "nothing is that old"
+    );
+    let now = Timestamp::from_secs(9_000);
+    while ledger.prune(Retention::new(now, now, now)).await.unwrap() > 0 {}
+    for gone in [abandoned, expired] {
+        assert_eq!(ledger.get(&gone).await.unwrap(), None);
+    }
+    for (kept, state) in [
+        (issued, EntryState::Issued),
+        (paid, EntryState::Settled),
+        (delivered, EntryState::Delivered),
+    ] {
+        let entry = ledger.get(&kept).await.unwrap().unwrap();
+        assert_eq!(entry.state, state);
+        assert_eq!(entry.response, None);
+    }
 }

@@ -248,6 +248,19 @@ impl Entry {
                 || interaction == PaymentInteraction::ExplicitGating)
     }
 
+    /// What the payment request is looked up by: unique among all entries, because one payment settles one.
+    #[must_use]
+    pub fn reference(&self) -> Option<(Pmi, String)> {
+        let request = self.payment_request.as_ref()?;
+        Some((request.pmi.clone(), request.reference.clone()))
+    }
+
+    /// Whether this entry ended unpaid before `before`, so that nothing depends on it any more.
+    #[must_use]
+    pub fn is_forgettable(&self, before: Timestamp) -> bool {
+        matches!(self.state, EntryState::Abandoned | EntryState::Expired) && self.quoted_at < before
+    }
+
     /// When the entry came into its present state.
     #[must_use]
     pub fn updated_at(&self) -> Timestamp {

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 
 use super::{
     Applied, Caller, Entry, EntryFilter, EntryState, Ledger, Move, NewEntry, OpenLimits, Opened,
-    STANDING_AT_MOST, Standing, Transition,
+    Retention, STANDING_AT_MOST, Standing, Transition,
 };
 use crate::error::{Error, Result};
 use crate::payment::{
-    ClientPubkey, InvocationIdentity, PaymentInteraction, RequestEventId, Timestamp,
+    ClientPubkey, InvocationIdentity, PaymentInteraction, Pmi, RequestEventId, Timestamp,
 };
 
 /// Keeps entries in memory. Not for money: what is not on disk is lost with the process.
@@ -28,6 +28,8 @@ struct Books {
     by_claimer: HashMap<RequestEventId, RequestEventId>,
     open_of_client: HashMap<ClientPubkey, usize>,
     open: usize,
+    by_reference: HashMap<(Pmi, String), RequestEventId>,
+    answered: HashMap<RequestEventId, Timestamp>,
 }
 
 impl MemoryLedger {
@@ -43,6 +45,20 @@ impl MemoryLedger {
 }
 
 impl Books {
+    /// Takes out an entry that ended unpaid.
+    fn forget(&mut self, entry: &Entry) {
+        self.entries.remove(&entry.id);
+        if let Some(reference) = entry.reference() {
+            self.by_reference.remove(&reference);
+        }
+        if let Some(ids) = self.by_call.get_mut(&(entry.client, entry.identity)) {
+            ids.retain(|id| *id != entry.id);
+            if ids.is_empty() {
+                self.by_call.remove(&(entry.client, entry.identity));
+            }
+        }
+    }
+
     /// Writes `entry` in the place of what was there.
     fn put(&mut self, entry: &Entry) {
         let before = self.entries.insert(entry.id, entry.clone());
@@ -61,6 +77,9 @@ impl Books {
         if let Some(claimer) = entry.claimed_by {
             self.by_claimer.insert(claimer, entry.id);
         }
+        if let Some(reference) = entry.reference() {
+            self.by_reference.insert(reference, entry.id);
+        }
         let of_client = self.open_of_client.entry(entry.client).or_default();
         match (was_open, entry.state.is_open_offer()) {
             (false, true) => {
@@ -73,6 +92,14 @@ impl Books {
             }
             _ => {}
         }
+    }
+
+    /// Whether another entry has the payment request of `entry`: one payment would then settle both.
+    fn reference_is_taken(&self, entry: &Entry) -> bool {
+        let owner = entry
+            .reference()
+            .and_then(|reference| self.by_reference.get(&reference));
+        owner.is_some_and(|owner| *owner != entry.id)
     }
 
     /// The entries of one call by one client, oldest first.
@@ -130,6 +157,9 @@ impl Ledger for MemoryLedger {
             .ok_or_else(|| Error::ledger("no such entry"))?;
         let applied = entry.make_all(moves, at);
         if let Applied::Moved(moved) = &applied {
+            if books.reference_is_taken(moved) {
+                return Ok(Applied::Refused(entry.clone()));
+            }
             books.put(moved);
         }
         Ok(applied)
@@ -179,10 +209,43 @@ impl Ledger for MemoryLedger {
             .take(STANDING_AT_MOST)
             .cloned()
             .collect();
+        let answered = books.answered.contains_key(&caller.event);
         Ok(Standing {
             of_event,
+            answered,
             of_identity,
         })
+    }
+
+    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
+        let mut books = self.books();
+
+        Ok(books.answered.insert(*event, at).is_none())
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<usize> {
+        let mut books = self.books();
+        let gone: Vec<Entry> = books
+            .entries
+            .values()
+            .filter(|entry| entry.is_forgettable(retention.unpaid_before))
+            .cloned()
+            .collect();
+        for entry in &gone {
+            books.forget(entry);
+        }
+        let mut changed = gone.len() + books.answered.len();
+        books
+            .answered
+            .retain(|_, answered| *answered >= retention.answered_before);
+        changed -= books.answered.len();
+        for entry in books.entries.values_mut() {
+            if entry.response.is_some() && entry.quoted_at < retention.responses_before {
+                entry.response = None;
+                changed += 1;
+            }
+        }
+        Ok(changed)
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {

@@ -15,6 +15,7 @@ mod sqlite;
 pub mod conformance;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -74,6 +75,23 @@ pub trait Ledger: Debug + Send + Sync {
     ///
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
     async fn standing(&self, caller: &Caller) -> Result<Standing>;
+
+    /// Notes that `event` was answered without an entry of its own: with `-32043`, with a rejection, by a waiver. `false` if
+    /// that was noted before. Kept for [`ANSWERED_FOR`], by which time the event is too old to be let in.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool>;
+
+    /// Forgets what stands for no money and is older than `retention` allows: entries that ended unpaid, the stored responses of
+    /// those that were delivered, and events that were answered without an entry. A delivered entry itself stays: it is the audit log. Returns how many
+    /// rows were changed; a call does a bounded amount of work, so call again until that is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn prune(&self, retention: Retention) -> Result<usize>;
 
     /// The entry of the request `id`.
     ///
@@ -185,9 +203,42 @@ impl Applied {
 pub struct Standing {
     /// The entry that this very event opened or claimed.
     pub of_event: Option<Entry>,
+    /// Whether the event was [answered without an entry](Ledger::note_answered).
+    pub answered: bool,
     /// Entries of the same call by the same client, not delivered and not abandoned, oldest first; at most
     /// [`STANDING_AT_MOST`].
     pub of_identity: Vec<Entry>,
+}
+
+/// How long an event that was answered without an entry is remembered: longer than an event is let in, by either clock.
+pub const ANSWERED_FOR: Duration = Duration::from_secs(25 * 60);
+
+/// What [`Ledger::prune`] may forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Entries that ended unpaid and were quoted before this.
+    pub unpaid_before: Timestamp,
+    /// Stored responses of entries that were quoted before this.
+    pub responses_before: Timestamp,
+    /// Events that were answered without an entry before this.
+    pub answered_before: Timestamp,
+}
+
+impl Retention {
+    /// Forgets unpaid entries, stored responses and answered events from before these moments.
+    #[must_use]
+    pub const fn new(
+        unpaid_before: Timestamp,
+        responses_before: Timestamp,
+        answered_before: Timestamp,
+    ) -> Self {
+        Self {
+            unpaid_before,
+            responses_before,
+            answered_before,
+        }
+    }
 }
 
 /// How many entries of one call [`Ledger::standing`] reports.

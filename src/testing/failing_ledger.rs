@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Standing, Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
+    Transition,
 };
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
 
@@ -147,6 +148,14 @@ impl Ledger for FailingLedger {
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
         self.reachable()?;
         self.inner.standing(caller).await
+    }
+
+    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
+        self.write(self.inner.note_answered(event, at)).await
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<usize> {
+        self.write(self.inner.prune(retention)).await
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {

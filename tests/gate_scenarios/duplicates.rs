@@ -234,7 +234,6 @@ async fn a_request_from_before_a_restart_does_not_take_a_fresh_grant_either() {
 
 /// D-12 across a restart, for a request that only polled: the books do not know it.
 #[tokio::test(start_paused = true)]
-#[ignore = "needs the events of polls in the ledger, or a rule for requests from before the start"]
 async fn a_poll_from_before_a_restart_does_not_take_a_fresh_grant_either() {
     replay_after_a_restart(true).await;
 }

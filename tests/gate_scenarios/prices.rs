@@ -246,7 +246,6 @@ async fn an_invoice_other_than_ordered_never_reaches_the_client() {
 
 /// D-19, invariant 2: a wallet that hands out one invoice twice is paid once.
 #[tokio::test(start_paused = true)]
-#[ignore = "needs the ledger to refuse a second entry with the same payment method and reference"]
 async fn one_invoice_for_two_orders_is_not_two_executions() {
     for explicit in [false, true] {
         let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();

@@ -20,7 +20,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Standing, Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
+    Transition,
 };
 use crate::error::{Error, Result};
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
@@ -164,6 +165,31 @@ impl Ledger for SqliteLedger {
         let caller = *caller;
         self.read(move |connection| reader::standing(connection, &caller))
             .await
+    }
+
+    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
+        let event = *event;
+        self.write(move |connection| moves::note_answered(connection, &event, at))
+            .await
+    }
+
+    async fn prune(&self, retention: Retention) -> Result<usize> {
+        let Retention {
+            unpaid_before,
+            responses_before,
+            answered_before,
+        } = retention;
+        // Each in a job of its own: a job makes one write.
+        let unpaid = self
+            .write(move |c| moves::forget_unpaid(c, unpaid_before))
+            .await?;
+        let responses = self
+            .write(move |c| moves::forget_responses(c, responses_before))
+            .await?;
+        let answered = self
+            .write(move |c| moves::forget_answered(c, answered_before))
+            .await?;
+        Ok(unpaid + responses + answered)
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {

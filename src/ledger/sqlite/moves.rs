@@ -83,9 +83,57 @@ pub(super) fn apply(
         .ok_or_else(|| Error::ledger("no such entry"))?;
     let applied = stored.entry.make_all(moves, at);
     if let Applied::Moved(moved) = &applied {
-        rows::update(connection, &stored, moved).map_err(|e| failure(&e))?;
+        match rows::update(connection, &stored, moved) {
+            // Another entry has this payment request: one payment would settle both.
+            Err(error) if is_taken(&error) => return Ok(Applied::Refused(stored.entry)),
+            updated => updated.map_err(|e| failure(&e))?,
+        }
     }
     Ok(applied)
+}
+
+fn is_taken(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
+/// See [`Ledger::note_answered`](crate::ledger::Ledger::note_answered).
+pub(super) fn note_answered(
+    connection: &Connection,
+    event: &RequestEventId,
+    at: Timestamp,
+) -> Result<bool> {
+    const NOTE: &str = "INSERT OR IGNORE INTO answered (event, at_ms) VALUES (?1, ?2)";
+    change(connection, NOTE, (event.to_string(), rows::millis(at))).map(|noted| noted == 1)
+}
+
+/// Forgets entries that ended unpaid.
+pub(super) fn forget_unpaid(connection: &Connection, before: Timestamp) -> Result<usize> {
+    const FORGET: &str = "DELETE FROM entry WHERE number IN (SELECT number FROM entry \
+         WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < ?1 LIMIT 500)";
+    change(connection, FORGET, [rows::millis(before)])
+}
+
+/// Forgets the stored responses of delivered entries.
+pub(super) fn forget_responses(connection: &Connection, before: Timestamp) -> Result<usize> {
+    const FORGET: &str = "UPDATE entry SET response = NULL WHERE number IN (SELECT number FROM entry \
+         WHERE state = 'delivered' AND quoted_at_ms < ?1 AND response IS NOT NULL LIMIT 500)";
+    change(connection, FORGET, [rows::millis(before)])
+}
+
+/// Forgets events that were answered without an entry.
+pub(super) fn forget_answered(connection: &Connection, before: Timestamp) -> Result<usize> {
+    const FORGET: &str = "DELETE FROM answered WHERE event IN \
+         (SELECT event FROM answered WHERE at_ms < ?1 LIMIT 500)";
+    change(connection, FORGET, [rows::millis(before)])
+}
+
+fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values))
+        .map_err(|e| failure(&e))
 }
 
 /// See [`Ledger::claim_authorization`](crate::ledger::Ledger::claim_authorization).

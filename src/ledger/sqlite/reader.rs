@@ -31,6 +31,8 @@ pub(super) const UNFINISHED: &str = concat!(
      ORDER BY quoted_at_ms, id LIMIT ?3"
 );
 
+pub(super) const ANSWERED: &str = "SELECT 1 FROM answered WHERE event = ?1";
+
 /// A question that answers with what `work` finds.
 pub(super) fn question<T: Send + 'static>(
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -104,8 +106,12 @@ pub(super) fn standing(connection: &Connection, caller: &Caller) -> rusqlite::Re
             &(STANDING_AT_MOST as i64),
         ],
     )?;
+    let answered = connection
+        .prepare_cached(ANSWERED)?
+        .exists([caller.event.to_string()])?;
     Ok(Standing {
         of_event,
+        answered,
         of_identity,
     })
 }

@@ -129,6 +129,10 @@ pub(super) fn update(
     });
     if old.payment_request != moved.payment_request {
         set.add("payment_request", optional_json(&moved.payment_request)?);
+        set.add(
+            "reference",
+            moved.reference().map(|(_, reference)| reference).into(),
+        );
     }
     if old.settlement != moved.settlement {
         set.add("settlement", optional_json(&moved.settlement)?);

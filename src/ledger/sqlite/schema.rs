@@ -52,6 +52,7 @@ CREATE TABLE entry (
     description        TEXT NOT NULL,
     meta               TEXT,
     payment_request    TEXT,
+    reference          TEXT,
     settlement         TEXT,
     history            TEXT NOT NULL,
     request            TEXT,
@@ -64,6 +65,11 @@ CREATE INDEX entry_authorization ON entry (client, identity, quoted_at_ms) WHERE
 CREATE INDEX entry_claimed_by    ON entry (claimed_by) WHERE claimed_by <> id;
 CREATE INDEX entry_state         ON entry (state, quoted_at_ms);
 CREATE INDEX entry_quoted_at     ON entry (quoted_at_ms, id);
+
+CREATE UNIQUE INDEX entry_reference ON entry (pmi, reference) WHERE reference IS NOT NULL;
+
+CREATE TABLE answered (event TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX answered_at ON answered (at_ms);
 
 CREATE TABLE tally (open_offers INTEGER NOT NULL) STRICT;
 INSERT INTO tally VALUES (0);

@@ -137,9 +137,12 @@ impl Sessions {
         let Some(feed) = self.by_client.get(client) else {
             return;
         };
-        match to_rmcp::<RoleServer>(message).map(|message| feed.inbox.try_send(message)) {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => tracing::warn!("dropped a notification: the session is busy or gone"),
+        match to_rmcp::<RoleServer>(message) {
+            Ok(message) => {
+                if feed.inbox.try_send(message).is_err() {
+                    tracing::warn!("dropped a notification: the session is busy or gone");
+                }
+            }
             Err(error) => tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "dropped a message that rmcp cannot read"
