@@ -1,5 +1,5 @@
-//! The binary `tollkeeper`: what is typed becomes [`args`], these and the config file become [`config`], and a
-//! [command](commands) does the work.
+//! The binary `tollkeeper`: what is typed becomes `args`, these and the config file become `config`, and a
+//! command does the work.
 
 // What was asked for.
 mod args;
