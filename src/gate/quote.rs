@@ -147,13 +147,16 @@ impl Gate {
         let demand = async {
             match entry.interaction {
                 PaymentInteraction::ExplicitGating => {
-                    self.answer_payment_required(&id, &reply_to, &entry, negotiated).await;
+                    self.answer_payment_required(&id, &reply_to, &entry, negotiated)
+                        .await;
                 }
                 _ => self.demand(&reply_to, &entry).await,
             }
         };
         tokio::pin!(demand);
-        let told = tokio::time::timeout(DEMAND_TIMEOUT, &mut demand).await.is_ok();
+        let told = tokio::time::timeout(DEMAND_TIMEOUT, &mut demand)
+            .await
+            .is_ok();
         self.watcher.watch(&entry).await;
         if !told {
             demand.await;

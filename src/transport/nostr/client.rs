@@ -1,6 +1,5 @@
 //! The client's end on Nostr, tied to one server.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +34,6 @@ pub struct NostrClientTransport {
     knowledge: Arc<Knowledge>,
     /// The first request went out: what has to be said once was said.
     introduced: AtomicBool,
-    issued: Mutex<Issued>,
     inbound: tokio::sync::Mutex<mpsc::Receiver<ClientInbound>>,
 }
 
@@ -45,13 +43,6 @@ struct Knowledge {
     ephemeral: AtomicBool,
     /// Requests that were sent encrypted: a plaintext answer to one is none of the server's.
     encrypted: Mutex<LruCache<EventId, ()>>,
-}
-
-/// The event ids of the current second: only within one can two equal messages get the same id.
-#[derive(Default)]
-struct Issued {
-    second: u64,
-    ids: HashSet<EventId>,
 }
 
 /// Says how a [`NostrClientTransport`] is to be.
@@ -145,7 +136,6 @@ impl NostrClientBuilder {
             relays,
             knowledge,
             introduced: AtomicBool::new(false),
-            issued: Mutex::default(),
             inbound: tokio::sync::Mutex::new(inbound),
         }))
     }
@@ -204,26 +194,13 @@ impl Knowledge {
     }
 }
 
-impl Issued {
-    /// Signs `content` so that the id is a new one: with a random tag if the same was said within this second.
-    fn sign(&mut self, keys: &Keys, content: &str, mut tags: Vec<Tag>) -> Result<Event> {
-        let now = nostr::Timestamp::now().as_secs();
-        if now != self.second {
-            self.second = now;
-            self.ids.clear();
-        }
-        loop {
-            let event = outbound::message(keys, content.to_owned(), &tags)?;
-            if self.ids.insert(event.id) {
-                return Ok(event);
-            }
-            tags.retain(|tag| tag.name() != "nonce");
-            tags.push(Tag::new([
-                "nonce".to_owned(),
-                Keys::generate().public_key().to_hex(),
-            ]));
-        }
-    }
+/// Signs `content` so that the id is a new one: two equal messages of one key within a second, from this process or from
+/// another, would be one event (N-98).
+fn sign_anew(keys: &Keys, content: String, mut tags: Vec<Tag>) -> Result<Event> {
+    let mut nonce = nostr::SecretKey::generate().to_secret_hex();
+    nonce.truncate(16);
+    tags.push(Tag::new(["nonce".to_owned(), nonce]));
+    outbound::message(keys, content, &tags)
 }
 
 #[async_trait]
@@ -242,11 +219,7 @@ impl ClientTransport for NostrClientTransport {
             }
             Message::Notification(_) | Message::Response(_) => vec![Tag::new(["p", &server])],
         };
-        let event = self
-            .issued
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sign(self.settings.keys(), &message.to_json(), tags)?;
+        let event = sign_anew(self.settings.keys(), message.to_json(), tags)?;
         let route = self.route();
         outbound::check_size(&event, route)?;
         if route.0.is_some() {
@@ -299,22 +272,17 @@ impl fmt::Debug for NostrClientTransport {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::payment::RequestEventId;
 
     #[test]
     fn equal_messages_never_get_the_same_id() {
         let keys = Keys::generate();
-        let mut issued = Issued::default();
         let ids: HashSet<RequestEventId> = (0..50)
-            .map(|_| {
-                keys::event_of(
-                    &issued
-                        .sign(&keys, "{}", vec![Tag::new(["p", "x"])])
-                        .unwrap()
-                        .id,
-                )
-            })
+            .map(|_| sign_anew(&keys, "{}".to_owned(), vec![Tag::new(["p", "x"])]).unwrap())
+            .map(|event| keys::event_of(&event.id))
             .collect();
         assert_eq!(ids.len(), 50);
     }
