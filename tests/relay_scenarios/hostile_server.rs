@@ -96,7 +96,7 @@ impl Stage {
             self.say(request, &json!({"jsonrpc": "2.0", "id": 0, "result": {}})).await;
         };
         let (outcome, ()) = tokio::join!(self.call(1000), answer);
-        assert!(outcome.response.result().is_some());
+        assert!(outcome.response.result().is_some(), "{:?}", outcome.response.error());
         tokio::time::sleep(QUIET).await;
     }
 
