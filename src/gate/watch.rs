@@ -20,8 +20,8 @@ use super::demand::offer_ends;
 use super::resolve_price::guarded;
 use crate::ledger::{Entry, EntryState};
 use crate::payment::{
-    Clock, PaymentProcessor, PaymentRequest, Pmi, RequestEventId, Settlement, SettlementNotice,
-    SettlementStatus, Timestamp,
+    Amount, Clock, PaymentProcessor, PaymentRequest, Pmi, RequestEventId, Settlement,
+    SettlementNotice, SettlementStatus, Timestamp,
 };
 
 /// How many commands, notices and events may wait. Senders wait when it is full; nothing is dropped.
@@ -40,7 +40,12 @@ const EARLY_NOTICES: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Watched {
     /// A rail says that it was paid.
-    Settled(RequestEventId, Settlement),
+    Settled {
+        id: RequestEventId,
+        /// What the payment request asked for.
+        asked: Amount,
+        settlement: Settlement,
+    },
     /// The offer has ended, the grace for the waiting request included.
     OfferEnded(RequestEventId),
 }
@@ -60,6 +65,11 @@ enum Command {
 impl Watcher {
     /// Watches the payment of `entry` from now on. Returns when it is watched for sure.
     pub(super) async fn watch(&self, entry: &Entry) {
+        self.watch_after(entry, None).await;
+    }
+
+    /// As [`watch`](Self::watch), with the first look-up after `first_lookup` instead of by age.
+    pub(super) async fn watch_after(&self, entry: &Entry, first_lookup: Option<Duration>) {
         let (Some(request), Some(watch_until)) = (entry.payment_request.clone(), entry.watch_until)
         else {
             return;
@@ -70,6 +80,7 @@ impl Watcher {
             offer_ends: (entry.state == EntryState::Issued).then(|| offer_ends(entry)),
             made_at: entry.quoted_at,
             watch_until,
+            first_lookup,
             next_lookup: Instant::now(),
         };
         // The task ends only when the gate closes, and then recovery takes over.
@@ -90,6 +101,8 @@ struct Payment {
     offer_ends: Option<Timestamp>,
     made_at: Timestamp,
     watch_until: Timestamp,
+    /// When it is looked up first, if not by its age.
+    first_lookup: Option<Duration>,
     /// When it is looked up next. What else stands in the queue for it is outdated.
     next_lookup: Instant,
 }
@@ -178,6 +191,8 @@ impl Watch {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Forget(id) => self.forget(id),
+            // It is watched already, and its timers run.
+            Command::Watch(payment) if self.payments.contains_key(&payment.id) => {}
             Command::Watch(payment) => {
                 let id = payment.id;
                 let reference = (
@@ -186,10 +201,13 @@ impl Watch {
                 );
                 let (now, wall) = (Instant::now(), self.clock.now());
                 if let Some(ends) = payment.offer_ends {
-                    let end = now + ends.plus(self.settlement_grace).since(wall);
-                    self.offers.push(Reverse((end, id)));
+                    let end = ends.plus(self.settlement_grace);
+                    // Never longer than the offer was meant to stand, should the clock have been set back.
+                    let left = end.since(wall).min(end.since(payment.made_at));
+                    self.offers.push(Reverse((now + left, id)));
                 }
-                let first_lookup = now + pace(payment.made_at, wall);
+                let after = payment.first_lookup;
+                let first_lookup = now + after.unwrap_or_else(|| pace(payment.made_at, wall));
                 self.by_reference.insert(reference.clone(), id);
                 self.payments.insert(id, *payment);
                 self.look_up_at(id, first_lookup);
@@ -223,7 +241,7 @@ impl Watch {
             return;
         };
         match notice.settlement {
-            Some(settlement) => self.report(Watched::Settled(id, settlement)).await,
+            Some(settlement) => self.report_settled(id, settlement).await,
             None => self.look_up_at(id, Instant::now()),
         }
     }
@@ -237,7 +255,7 @@ impl Watch {
             SettlementStatus::Settled(settlement) => {
                 // Looked up again if the ledger could not take it; forgotten when it has.
                 self.look_up_at(id, Instant::now() + Duration::from_secs(5));
-                self.report(Watched::Settled(id, settlement)).await;
+                self.report_settled(id, settlement).await;
             }
             // Not even a clear no ends the watch before its time: wallets err, and money may still come.
             SettlementStatus::Pending
@@ -251,6 +269,18 @@ impl Watch {
                     self.look_up_at(id, again);
                 }
             }
+        }
+    }
+
+    async fn report_settled(&self, id: RequestEventId, settlement: Settlement) {
+        if let Some(payment) = self.payments.get(&id) {
+            let asked = payment.request.amount.clone();
+            self.report(Watched::Settled {
+                id,
+                asked,
+                settlement,
+            })
+            .await;
         }
     }
 
@@ -285,17 +315,10 @@ impl Watch {
         let Some(payment) = self.payments.get_mut(&id) else {
             return;
         };
-        let Some(ends) = payment.offer_ends else {
-            return;
-        };
-        // The wall clock decides, and it may have been moved while the timer ran.
-        let (end, wall) = (ends.plus(self.settlement_grace), self.clock.now());
-        if end > wall {
-            self.offers
-                .push(Reverse((Instant::now() + end.since(wall), id)));
+        // The timer decides: a wall clock that is set back while it runs must not keep the caller waiting (C-25).
+        if payment.offer_ends.take().is_none() {
             return;
         }
-        payment.offer_ends = None;
         self.report(Watched::OfferEnded(id)).await;
     }
 

@@ -1,1 +1,62 @@
-//! To come.
+//! The binary `tollkeeper`: what is typed becomes [`args`], these and the config file become [`config`], and a
+//! [command](commands) does the work.
+
+// What was asked for.
+mod args;
+mod config;
+mod secrets;
+
+// What everything works with.
+mod exit;
+mod home;
+mod lines;
+mod logging;
+mod output;
+mod shutdown;
+mod wire_up;
+
+// The server that is sold.
+mod call_check;
+mod child;
+
+// One file per command.
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use self::exit::{Failure, Outcome};
+
+/// Runs the binary.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message().is_empty() {
+                output::complain(failure.message());
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    // A server's operator wants to know what it does, a buyer wants the result.
+    let otherwise = match cli.command {
+        Command::Serve(_) | Command::Relay(_) => "info",
+        _ => "warn",
+    };
+    logging::start(cli.log.as_deref(), otherwise)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(commands::run(cli.command));
+    // Whatever still runs (a read of stdin, say) must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,288 @@
+//! The command line as it is typed. Nothing here does I/O; what the words mean together is decided in
+//! [`config`](super::config) and in the commands.
+//!
+//! Secrets have no flags: whoever lists processes would see them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, PricedCapability};
+use crate::transport::nostr::EncryptionMode;
+
+/// Sell any MCP server over Nostr relays, and buy from one.
+#[derive(Debug, Parser)]
+#[command(name = "tollkeeper", version, about, max_term_width = 100)]
+pub(super) struct Cli {
+    /// What to log on stderr: a level (error, warn, info, debug, trace) or a filter
+    #[arg(long, global = true, value_name = "FILTER", env = "TOLLKEEPER_LOG")]
+    pub(super) log: Option<String>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show a paid call end to end in one process: a relay, a paid server, a paying client
+    Demo(DemoArgs),
+    /// Sell a stdio MCP server
+    Serve(ServeArgs),
+    /// Offer a paid remote server as a local stdio MCP server
+    Connect(ConnectArgs),
+    /// Make one call, paid if the budget allows
+    Call(CallArgs),
+    /// Show what a server offers, for how much, and how it is paid
+    Inspect(InspectArgs),
+    /// Run a relay for development
+    Relay(RelayArgs),
+    /// Show which rule prices what, and what is left free
+    Check(CheckArgs),
+    /// Read the books
+    Ledger(LedgerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) selling: SellingArgs,
+    /// A relay to be reached on; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// Which messages may be in the clear: optional, required or disabled
+    #[arg(long, value_name = "MODE")]
+    pub(super) encryption: Option<EncryptionMode>,
+    /// The file of the ledger, or "memory" for a trial that forgets [default: tollkeeper.db]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ledger: Option<PathBuf>,
+    /// A file with the secret key (nsec or hex); made beside the ledger if there is none
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_key_file: Option<PathBuf>,
+    /// Refuse calls that cannot succeed (no such tool, an argument missing) instead of charging for them [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) check_calls: Option<bool>,
+    /// One child per client instead of one for all
+    #[arg(long)]
+    pub(super) isolate: bool,
+    /// How many children may run at a time with --isolate
+    #[arg(long, value_name = "N")]
+    pub(super) max_children: Option<usize>,
+    /// Announce the server, its capabilities and its prices on the relays
+    #[arg(long)]
+    pub(super) announce: bool,
+    /// The name that is announced
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// What is announced about the server
+    #[arg(long)]
+    pub(super) about: Option<String>,
+    /// The web site that is announced
+    #[arg(long, value_name = "URL")]
+    pub(super) website: Option<String>,
+    /// The picture that is announced
+    #[arg(long, value_name = "URL")]
+    pub(super) picture: Option<String>,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The MCP server to sell, with its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+/// What `serve` and `check` both need to know.
+#[derive(Debug, Args)]
+pub(super) struct SellingArgs {
+    /// A config file in TOML; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A price, such as 'tool:search=10 sat'; may be repeated
+    #[arg(long = "price", value_name = "CAPABILITY=AMOUNT")]
+    pub(super) prices: Vec<PricedCapability>,
+    /// How clients may pay: optional (as they ask) or transparent (only)
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    pub(super) payment_interaction: Option<PaymentInteractionPolicy>,
+    /// How long an offer stands, in seconds
+    #[arg(long, value_name = "SECS")]
+    pub(super) payment_ttl: Option<u64>,
+    /// How many offers one client may have open
+    #[arg(long, value_name = "N")]
+    pub(super) pending_per_client: Option<usize>,
+    /// How many offers may be open in all
+    #[arg(long, value_name = "N")]
+    pub(super) pending_total: Option<usize>,
+    /// Take the fake rail, which settles by itself and is not money
+    #[arg(long)]
+    pub(super) allow_fake: bool,
+}
+
+/// What every command that talks to a server needs to know.
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// The server: npub, nprofile or hex
+    pub(super) server: String,
+    /// A relay to reach it on; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// Which messages are encrypted: optional (all that the server allows), required or disabled
+    #[arg(long, value_name = "MODE", default_value = "optional")]
+    pub(super) encryption: EncryptionMode,
+    /// A file with the secret key (nsec or hex); made in TOLLKEEPER_HOME if there is none
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_key_file: Option<PathBuf>,
+    /// How long to wait for an answer, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+}
+
+/// What every command that may pay needs to know.
+#[derive(Debug, Args)]
+pub(super) struct PayingArgs {
+    /// The most that this run may spend, such as '100 sats'
+    #[arg(long, value_name = "AMOUNT", default_value = "0 sats")]
+    pub(super) budget: Amount,
+    /// The most that one call may cost [default: the budget]
+    #[arg(long, value_name = "AMOUNT")]
+    pub(super) per_call: Option<Amount>,
+    /// How payments are tied to calls: transparent or explicit_gating
+    #[arg(long, value_name = "LIFECYCLE")]
+    pub(super) payment_interaction: Option<PaymentInteraction>,
+    /// Pay by the fake rail, which is not money
+    #[arg(long)]
+    pub(super) allow_fake: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+    #[command(flatten)]
+    pub(super) paying: PayingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CallArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+    /// What to call: tool:NAME, prompt:NAME or resource:URI
+    pub(super) capability: String,
+    /// Its arguments: JSON where they parse as JSON, else text
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) arguments: Vec<String>,
+    #[command(flatten)]
+    pub(super) paying: PayingArgs,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RelayArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7777")]
+    pub(super) listen: SocketAddr,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) selling: SellingArgs,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The MCP server to hold the prices against, with its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LedgerArgs {
+    #[command(subcommand)]
+    pub(super) command: LedgerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LedgerCommand {
+    /// List entries, oldest first
+    List {
+        #[command(flatten)]
+        file: LedgerFile,
+        /// Only entries in this state; may be repeated
+        #[arg(long, value_name = "STATE", action = ArgAction::Append)]
+        state: Vec<crate::ledger::EntryState>,
+    },
+    /// Show one entry and its history
+    Show {
+        /// The event id of the request that was to be paid
+        id: crate::payment::RequestEventId,
+        #[command(flatten)]
+        file: LedgerFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LedgerFile {
+    /// The file of the ledger [default: tollkeeper.db]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ledger: Option<PathBuf>,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn policy(word: &str) -> Result<PaymentInteractionPolicy, String> {
+    match word {
+        "optional" => Ok(PaymentInteractionPolicy::Optional),
+        "transparent" => Ok(PaymentInteractionPolicy::Transparent),
+        _ => Err("must be optional or transparent".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        fn flags(command: &clap::Command, out: &mut Vec<String>) {
+            out.extend(
+                command
+                    .get_arguments()
+                    .filter_map(|arg| arg.get_long().map(str::to_owned)),
+            );
+            command.get_subcommands().for_each(|sub| flags(sub, out));
+        }
+        let mut all = Vec::new();
+        flags(&Cli::command(), &mut all);
+        for flag in all {
+            let secret = ["secret-key", "nsec", "nwc", "token", "password"];
+            assert!(!secret.contains(&flag.as_str()), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! `inspect`: what a server offers, for how much, and how it is paid. Asks, and pays nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::session;
+use crate::gateway::args::InspectArgs;
+use crate::gateway::exit::{Failure, Outcome};
+use crate::gateway::output::{self, Paint, harmless};
+use crate::gateway::wire_up;
+use crate::payment::{PaymentInteraction, Pmi, PriceRange};
+use crate::transport::{ClientInbound, ClientTransport, Introduction};
+use crate::wire::{CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method};
+
+const MOST_PAGES: usize = 1000;
+
+const LISTS: [(&str, &str, &str); 4] = [
+    (method::TOOLS_LIST, "tools", "tool"),
+    (method::PROMPTS_LIST, "prompts", "prompt"),
+    (method::RESOURCES_LIST, "resources", "resource"),
+    (method::RESOURCE_TEMPLATES_LIST, "resources", "resource"),
+];
+
+pub(super) async fn run(args: &InspectArgs) -> Outcome {
+    let transport = wire_up::client_transport(&args.server).await?;
+    let mut inspection = Inspection {
+        transport,
+        patience: Duration::from_secs(args.server.timeout),
+        next: wire_up::first_request_id(),
+        tags: Vec::new(),
+    };
+    let outcome = inspection.run(args.json).await;
+    inspection.transport.close().await;
+    outcome
+}
+
+struct Inspection {
+    transport: Arc<dyn ClientTransport>,
+    patience: Duration,
+    next: i64,
+    /// All tags of all answers: a server introduces itself in the first of them.
+    tags: Vec<Tag>,
+}
+
+/// One capability with its price.
+struct Offer {
+    notation: String,
+    description: Option<String>,
+    price: Option<PriceRange>,
+}
+
+impl Inspection {
+    async fn run(&mut self, as_json: bool) -> Outcome {
+        let introduction = self
+            .ask(method::INITIALIZE, &session::introduction())
+            .await??;
+        self.say(session::initialized()).await?;
+        let mut offers = Vec::new();
+        for (list, capability, kind) in LISTS {
+            if introduction
+                .pointer(&format!("/capabilities/{capability}"))
+                .is_none()
+            {
+                continue;
+            }
+            match self.list(list, kind).await? {
+                Ok(listed) => offers.extend(listed),
+                Err(error) => tracing::debug!(list, code = error.code, "no list"),
+            }
+        }
+        let pmis = Tag::pmis(&self.tags);
+        let interactions = self.interactions();
+        if as_json {
+            self.print_json(&introduction, &offers, &pmis, &interactions);
+        } else {
+            print_text(&introduction, &offers, &pmis, &interactions);
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self, list: &str, kind: &str) -> Outcome<Result<Vec<Offer>, ErrorObject>> {
+        let Some((key, name, _)) = method::listing(list) else {
+            return Ok(Ok(Vec::new()));
+        };
+        let (mut offers, mut cursor) = (Vec::new(), Value::Null);
+        for _ in 0..MOST_PAGES {
+            let mut params = Map::new();
+            if cursor.is_string() {
+                params.insert("cursor".to_owned(), cursor.clone());
+            }
+            let before = self.tags.len();
+            let mut page = match self.ask(list, &params).await? {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error.0)),
+            };
+            let prices: Vec<CapTag> = self.tags[before..]
+                .iter()
+                .filter_map(CapTag::from_tag)
+                .collect();
+            let items = page
+                .get_mut(key)
+                .and_then(Value::as_array_mut)
+                .map(std::mem::take);
+            for item in items.unwrap_or_default() {
+                if let Some(name) = item.get(name).and_then(Value::as_str) {
+                    let notation = format!("{kind}:{name}");
+                    let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
+                    offers.push(Offer {
+                        price: price_of(&prices, &notation),
+                        description: text("description").or_else(|| text("title")),
+                        notation,
+                    });
+                }
+            }
+            let next = page.get("nextCursor").cloned().unwrap_or(Value::Null);
+            if !next.is_string() || next == cursor {
+                break;
+            }
+            cursor = next;
+        }
+        Ok(Ok(offers))
+    }
+
+    /// Transparent is what every server does; explicit gating is on offer where a tag says so (N-26).
+    fn interactions(&self) -> Vec<PaymentInteraction> {
+        let mut interactions = vec![PaymentInteraction::Transparent];
+        if Tag::interaction(&self.tags) == Some(PaymentInteraction::ExplicitGating) {
+            interactions.push(PaymentInteraction::ExplicitGating);
+        }
+        interactions
+    }
+
+    async fn ask(
+        &mut self,
+        method: &str,
+        params: &impl serde::Serialize,
+    ) -> Outcome<Result<Value, Refused>> {
+        let request = Request::new(self.next, method, params)?;
+        self.next += 1;
+        let patience = self.patience;
+        let asked = self.exchange(request.into());
+        let response = tokio::time::timeout(patience, asked).await.map_err(|_| {
+            Failure::failed(format!(
+                "the server did not answer {method} in time (--timeout)"
+            ))
+        })??;
+        if let Some(result) = response.result() {
+            let result = serde_json::from_str(result.get())
+                .map_err(|_| Failure::failed(format!("the answer to {method} cannot be read")))?;
+            return Ok(Ok(result));
+        }
+        let error = response
+            .error()
+            .unwrap_or_else(|| ErrorObject::new(0, "unreadable error"));
+        Ok(Err(Refused(error)))
+    }
+
+    async fn exchange(&mut self, message: Message) -> Outcome<Response> {
+        let prepared = self
+            .transport
+            .prepare(&message, &Introduction::default())
+            .await?;
+        self.transport.publish(&prepared).await?;
+        while let Some(ClientInbound {
+            message,
+            in_reply_to,
+            tags,
+            ..
+        }) = self.transport.recv().await
+        {
+            self.tags.extend(tags);
+            if let Message::Response(response) = message
+                && in_reply_to == Some(prepared.event)
+            {
+                return Ok(response);
+            }
+        }
+        Err(Failure::failed("the connection to the relays was closed"))
+    }
+
+    async fn say(&self, said: Notification) -> Outcome {
+        let prepared = self
+            .transport
+            .prepare(&said.into(), &Introduction::default())
+            .await?;
+        Ok(self.transport.publish(&prepared).await?)
+    }
+
+    fn print_json(
+        &self,
+        introduction: &Value,
+        offers: &[Offer],
+        pmis: &[Pmi],
+        interactions: &[PaymentInteraction],
+    ) {
+        output::json(&json!({
+            "event": "server",
+            "pubkey": self.transport.server(),
+            "server_info": introduction.get("serverInfo"),
+            "protocol_version": introduction.get("protocolVersion"),
+            "instructions": introduction.get("instructions"),
+            "pmis": pmis,
+            "payment_interactions": interactions,
+        }));
+        for offer in offers {
+            let price = offer.price.as_ref().map(|price| {
+                json!({
+                    "min": price.min().value(),
+                    "max": price.max().value(),
+                    "unit": price.unit(),
+                })
+            });
+            output::json(&json!({
+                "event": "capability",
+                "capability": offer.notation,
+                "description": offer.description,
+                "price": price,
+            }));
+        }
+    }
+}
+
+/// An error that the server answered with.
+struct Refused(ErrorObject);
+
+impl From<Refused> for Failure {
+    fn from(Refused(error): Refused) -> Self {
+        Self::failed(format!(
+            "the server answered: {} ({})",
+            harmless(&error.message),
+            error.code
+        ))
+    }
+}
+
+/// The advertised price: that of this very name first, else that of the pattern that it fits with the longest prefix.
+fn price_of(prices: &[CapTag], notation: &str) -> Option<PriceRange> {
+    let fits = |cap: &&CapTag| {
+        let capability = cap.capability.parse::<crate::payment::Capability>().ok();
+        let name = notation.split_once(':').map(|(_, name)| name);
+        let kind = |text: &str| text.split(':').next().map(str::to_owned);
+        kind(&cap.capability) == kind(notation)
+            && capability
+                .and_then(|capability| capability.name)
+                .zip(name)
+                .is_some_and(|(pattern, name)| pattern.matches(name))
+    };
+    let exact = prices.iter().find(|cap| cap.capability == notation);
+    let best = exact.or_else(|| {
+        prices
+            .iter()
+            .filter(fits)
+            .max_by_key(|cap| cap.capability.find('*').unwrap_or(usize::MAX))
+    });
+    best.map(|cap| cap.price.clone())
+}
+
+fn print_text(
+    introduction: &Value,
+    offers: &[Offer],
+    pmis: &[Pmi],
+    interactions: &[PaymentInteraction],
+) {
+    let paint = Paint::stdout();
+    let text = |pointer: &str| {
+        introduction
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(harmless)
+    };
+    let name = text("/serverInfo/name").unwrap_or_else(|| "a server without a name".to_owned());
+    let version = text("/serverInfo/version").unwrap_or_default();
+    output::line(&paint.bold(format!("{name} {version}").trim_end()));
+    let words = |words: Vec<&str>| match words.is_empty() {
+        true => "none".to_owned(),
+        false => words.join(", "),
+    };
+    output::line(&format!(
+        "paid by     {}",
+        words(pmis.iter().map(Pmi::as_str).collect())
+    ));
+    let interactions = interactions
+        .iter()
+        .map(|interaction| interaction.as_str())
+        .collect();
+    output::line(&format!("lifecycles  {}", words(interactions)));
+    for offer in offers {
+        let price = match &offer.price {
+            Some(price) => paint.green(&price.to_string()),
+            None => paint.dim("free"),
+        };
+        output::line(&format!(
+            "\n{}  {price}",
+            paint.bold(&harmless(&offer.notation))
+        ));
+        if let Some(description) = &offer.description {
+            let first = harmless(description)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            output::line(&format!("  {first}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_price_of_a_name_is_that_of_the_most_specific_tag() {
+        let tags = [
+            ["tool:*", "1"],
+            ["tool:a*", "2"],
+            ["tool:ab", "3"],
+            ["prompt:ab", "4"],
+        ];
+        let prices: Vec<CapTag> = tags
+            .iter()
+            .filter_map(|[capability, price]| {
+                CapTag::from_tag(&Tag::new(["cap", capability, price, "sats"]))
+            })
+            .collect();
+        for (notation, price) in [
+            ("tool:ab", Some(3)),
+            ("tool:ac", Some(2)),
+            ("tool:b", Some(1)),
+            ("resource:ab", None),
+        ] {
+            let found = price_of(&prices, notation).map(|price| price.min().value());
+            assert_eq!(found, price, "{notation}");
+        }
+    }
+}

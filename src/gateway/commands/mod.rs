@@ -1,0 +1,35 @@
+//! What the binary does: one file per command, each with a function `run`.
+
+// Selling.
+mod check;
+mod ledger;
+mod serve;
+
+// Buying.
+mod call;
+mod connect;
+mod content;
+mod inspect;
+mod session;
+mod target;
+
+// Trying it out.
+mod demo;
+mod relay;
+
+use super::args::Command;
+use super::exit::Outcome;
+
+/// Runs one command.
+pub(super) async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => demo::run(&args).await,
+        Command::Serve(args) => serve::run(&args).await,
+        Command::Connect(args) => connect::run(&args).await,
+        Command::Call(args) => call::run(&args).await,
+        Command::Inspect(args) => inspect::run(&args).await,
+        Command::Relay(args) => relay::run(&args).await,
+        Command::Check(args) => check::run(&args).await,
+        Command::Ledger(args) => ledger::run(&args.command).await,
+    }
+}

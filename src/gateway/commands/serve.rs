@@ -1,0 +1,168 @@
+//! `serve`: a stdio MCP server, sold over relays.
+//!
+//! The order of the start is the order in which mistakes are cheapest: config and prices, then the child, then the ledger,
+//! then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
+//! time is in the ledger, where the next start finds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::args::ServeArgs;
+use crate::gateway::call_check::CallCheck;
+use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
+use crate::gateway::exit::{Failure, Outcome};
+use crate::gateway::output::{self, Paint};
+use crate::gateway::{config, shutdown, wire_up};
+use crate::server::{PaidServer, with_server_payments};
+use crate::transport::ServerTransport;
+use crate::transport::nostr::{Announcement, NostrServerTransport};
+use crate::wire::{method, raw};
+
+/// How the four seconds that an orderly end may take are spent: on calls that are being executed, on children that do
+/// not leave, on the books.
+const FINISH: Duration = Duration::from_millis(1800);
+const LEAVE: Duration = Duration::from_millis(1200);
+const WRITE: Duration = Duration::from_millis(600);
+
+pub(super) async fn run(args: &ServeArgs) -> Outcome {
+    let serving = config::serving(args)?;
+    let prices = wire_up::price_list(&serving.selling)?;
+    let command = ChildCommand::new(&args.command)
+        .ok_or_else(|| Failure::usage("CMD: the MCP server to sell must follow --"))?;
+    let stop = shutdown::requested()?;
+
+    let keys = wire_up::server_keys(&serving)?;
+    let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
+    let ledger = wire_up::ledger(&serving.ledger)?;
+    let starting = async {
+        let children = Children::start(command, serving.isolation).await?;
+        let check = serving
+            .check_calls
+            .then(|| CallCheck::new(children.catalogue()));
+        let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
+        let transport = wire_up::server_transport(&serving, keys).await?;
+        let paid =
+            with_server_payments(Arc::clone(&transport) as Arc<dyn ServerTransport>, payments)
+                .await?;
+        Outcome::Ok((children, transport, paid))
+    };
+    let (children, transport, paid) = tokio::select! {
+        started = starting => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+
+    if prices.entries().is_empty() {
+        tracing::warn!("nothing has a price: everything is free");
+    }
+    if serving.announce {
+        announce_changes(&transport, &children);
+    }
+    let drop_calls = CancellationToken::new();
+    let work = tokio::spawn(children.serve(
+        Arc::clone(&paid) as Arc<dyn ServerTransport>,
+        drop_calls.clone(),
+    ));
+    let ready = Ready {
+        npub: &npub,
+        pubkey: pubkey.to_string(),
+        relays: &serving.relays,
+        priced: prices.entries().len(),
+    };
+    ready.print(args.json);
+    finish(work, &paid, &stop, &drop_calls).await
+}
+
+/// Serves until told to stop, then ends in order.
+async fn finish(
+    mut work: JoinHandle<()>,
+    paid: &PaidServer,
+    stop: &CancellationToken,
+    drop_calls: &CancellationToken,
+) -> Outcome {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = &mut work => {
+            paid.shutdown(WRITE).await;
+            return Err(Failure::failed("the gate closed; the log says why"));
+        }
+    }
+    tracing::info!("stopping");
+    paid.gate().closing().cancel();
+    if timeout(FINISH, &mut work).await.is_err() {
+        tracing::warn!(
+            "some calls did not end in time; whoever paid for one gets the right to it back"
+        );
+        drop_calls.cancel();
+        let _ = timeout(LEAVE, &mut work).await;
+    }
+    let _ = timeout(WRITE, paid.shutdown(WRITE)).await;
+    Ok(())
+}
+
+/// What is printed once calls can be taken. Other programs rely on the names and their order.
+#[derive(serde::Serialize)]
+#[serde(tag = "event", rename = "ready")]
+struct Ready<'a> {
+    pubkey: String,
+    npub: &'a str,
+    relays: &'a [String],
+    priced: usize,
+}
+
+impl Ready<'_> {
+    fn print(&self, as_json: bool) {
+        if as_json {
+            output::json(self);
+            return;
+        }
+        let paint = Paint::stdout();
+        let relays: String = self
+            .relays
+            .iter()
+            .map(|relay| format!(" --relay {relay}"))
+            .collect();
+        output::line(&paint.bold(&format!("serving as {}", self.npub)));
+        output::line(&format!("prices      {}", self.priced));
+        output::line(&format!("relays      {}", self.relays.join(", ")));
+        output::line(&format!(
+            "look at it  tollkeeper inspect {}{relays}",
+            self.npub
+        ));
+    }
+}
+
+/// Announces the server now and whenever what it offers changes.
+fn announce_changes(transport: &Arc<NostrServerTransport>, children: &Children) {
+    let (transport, introduction) = (Arc::clone(transport), children.introduction());
+    let mut catalogue = children.catalogue();
+    tokio::spawn(async move {
+        if let Err(error) = transport.publish_relay_list().await {
+            tracing::warn!(%error, "the list of relays was not published");
+        }
+        loop {
+            let announcement = announcement(&introduction, &catalogue.borrow_and_update());
+            match transport.announce(&announcement).await {
+                Ok(()) => tracing::info!("announced"),
+                Err(error) => tracing::warn!(%error, "not everything was announced"),
+            }
+            if catalogue.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn announcement(introduction: &ServerIntroduction, catalogue: &Catalogue) -> Announcement {
+    let list = |list: &str| catalogue.as_result(list).and_then(|list| raw(&list).ok());
+    let mut announcement = Announcement::new();
+    announcement.initialize = raw(introduction.result()).ok();
+    announcement.tools = list(method::TOOLS_LIST);
+    announcement.resources = list(method::RESOURCES_LIST);
+    announcement.templates = list(method::RESOURCE_TEMPLATES_LIST);
+    announcement.prompts = list(method::PROMPTS_LIST);
+    announcement
+}

@@ -1,0 +1,367 @@
+//! What is sold, for how much, and under which rules: flags beat the environment, which beats the file.
+//!
+//! Every mistake is found here, before anything is started, and names the key and what it wants.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::{SellingArgs, ServeArgs};
+use super::child::Isolation;
+use super::exit::{Failure, Outcome};
+use crate::ledger::OpenLimits;
+use crate::payment::{PaymentInteractionPolicy, PricedCapability};
+use crate::transport::nostr::{EncryptionMode, ServerInfo};
+
+use self::file::File;
+
+/// Where relays are named if no flag names them.
+const RELAYS: &str = "TOLLKEEPER_RELAYS";
+/// The longest that an offer may stand: a day.
+const LONGEST_TTL: u64 = 24 * 60 * 60;
+const DEFAULT_TTL: u64 = 600;
+const DEFAULT_CHILDREN: usize = 32;
+/// How long a child of one client may have nothing to do.
+const CHILD_IDLE: Duration = Duration::from_secs(600);
+
+/// What `serve` and `check` both work with.
+#[derive(Debug)]
+pub(super) struct Selling {
+    pub(super) prices: Vec<PricedCapability>,
+    pub(super) interaction: PaymentInteractionPolicy,
+    pub(super) payment_ttl: Duration,
+    pub(super) limits: OpenLimits,
+    /// The fake rail was allowed.
+    pub(super) fake: bool,
+}
+
+/// What `serve` works with.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub(super) selling: Selling,
+    pub(super) relays: Vec<String>,
+    pub(super) encryption: EncryptionMode,
+    pub(super) ledger: LedgerPlace,
+    pub(super) key: Option<PathBuf>,
+    pub(super) check_calls: bool,
+    pub(super) isolation: Option<Isolation>,
+    pub(super) announce: bool,
+    pub(super) info: ServerInfo,
+}
+
+/// Where money is remembered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LedgerPlace {
+    /// Nowhere that survives.
+    Memory,
+    /// In this file.
+    File(PathBuf),
+}
+
+impl LedgerPlace {
+    /// The file that is used unless another one is named, in the working directory.
+    pub(super) fn default_file() -> PathBuf {
+        PathBuf::from("tollkeeper.db")
+    }
+
+    /// Where the key is kept unless another file is named: beside the ledger.
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Memory => None,
+            Self::File(file) => Some(file.with_extension("key")),
+        }
+    }
+}
+
+/// Reads what `check` needs.
+pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
+    let file = File::read(args.config.as_deref())?;
+    merge_selling(args, &file)
+}
+
+/// Reads what `serve` needs.
+pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
+    let file = File::read(args.selling.config.as_deref())?;
+    let selling = merge_selling(&args.selling, &file)?;
+    if !selling.prices.is_empty() && !selling.fake {
+        return Err(Failure::usage(
+            "rails: something has a price, but there is no way to pay it; this version knows rails.fake, for trials, \
+             with --allow-fake",
+        ));
+    }
+    let ledger = match args
+        .ledger
+        .clone()
+        .or_else(|| file.path(file.ledger.as_deref()))
+    {
+        Some(word) if is_memory(&word) => LedgerPlace::Memory,
+        Some(path) => LedgerPlace::File(path),
+        None => LedgerPlace::File(LedgerPlace::default_file()),
+    };
+    let isolate = args.isolate || file.isolate.unwrap_or(false);
+    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
+    Ok(Serving {
+        selling,
+        relays: relays(&args.relays, file.relays.as_deref().unwrap_or_default())?,
+        encryption: args.encryption.or(file.encryption).unwrap_or_default(),
+        key: args
+            .secret_key_file
+            .clone()
+            .or_else(|| file.path(file.secret_key_file.as_deref())),
+        ledger,
+        check_calls: args.check_calls.or(file.check_calls).unwrap_or(true),
+        isolation: isolate.then_some(Isolation {
+            most: most.unwrap_or(DEFAULT_CHILDREN),
+            idle: CHILD_IDLE,
+        }),
+        announce: args.announce || file.announce.unwrap_or(false),
+        info: ServerInfo::new(
+            args.name.clone().or(file.name),
+            args.about.clone().or(file.about),
+            args.website.clone().or(file.website),
+            args.picture.clone().or(file.picture),
+        ),
+    })
+}
+
+/// The relays to use: those of the flags, else those of the environment, else `otherwise`.
+pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<String>> {
+    let set = std::env::var(RELAYS).unwrap_or_default();
+    let set: Vec<String> = set
+        .split([',', ' ', '\n'])
+        .filter(|url| !url.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let relays = [flags, &set, otherwise]
+        .into_iter()
+        .find(|relays| !relays.is_empty())
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+            ))
+        })?;
+    for relay in relays {
+        let address = relay
+            .strip_prefix("wss://")
+            .or_else(|| relay.strip_prefix("ws://"));
+        if address.is_none_or(|address| address.is_empty() || address.contains(char::is_whitespace))
+        {
+            return Err(Failure::usage(format!(
+                "relays: {relay:?} must be an address that begins with wss:// or ws://"
+            )));
+        }
+    }
+    Ok(relays.to_vec())
+}
+
+fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
+    let ttl = args.payment_ttl.or(file.payment_ttl).unwrap_or(DEFAULT_TTL);
+    if !(1..=LONGEST_TTL).contains(&ttl) {
+        return Err(Failure::usage(format!(
+            "payment_ttl: {ttl} must be a number of seconds from 1 to {LONGEST_TTL}"
+        )));
+    }
+    if file.rails.fake.is_some() && !args.allow_fake {
+        return Err(Failure::usage(
+            "rails.fake: the fake rail is not money and must be allowed by --allow-fake",
+        ));
+    }
+    if file.rails.lightning_nwc.is_some() {
+        return Err(Failure::usage(
+            "rails.lightning_nwc: this version cannot take Lightning payments yet",
+        ));
+    }
+    let limits = OpenLimits::default();
+    let per_client = args.pending_per_client.or(file.limits.pending_per_client);
+    let total = args.pending_total.or(file.limits.pending_total);
+    Ok(Selling {
+        prices: merge_prices(file.prices()?, &args.prices),
+        interaction: args
+            .payment_interaction
+            .or(file.payment_interaction)
+            .unwrap_or(PaymentInteractionPolicy::Optional),
+        payment_ttl: Duration::from_secs(ttl),
+        limits: OpenLimits::new(
+            at_least_one("limits.pending_per_client", per_client)?.unwrap_or(limits.per_client),
+            at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
+        ),
+        fake: args.allow_fake,
+    })
+}
+
+/// A price on the command line replaces that of the same capability in the file. It does not replace the whole list:
+/// then everything else would be free.
+fn merge_prices(
+    mut prices: Vec<PricedCapability>,
+    flags: &[PricedCapability],
+) -> Vec<PricedCapability> {
+    prices.retain(|price| flags.iter().all(|flag| flag.capability != price.capability));
+    prices.extend(flags.iter().cloned());
+    prices
+}
+
+fn at_least_one(key: &str, value: Option<usize>) -> Outcome<Option<usize>> {
+    match value {
+        Some(0) => Err(Failure::usage(format!("{key}: must be at least 1"))),
+        other => Ok(other),
+    }
+}
+
+fn is_memory(path: &Path) -> bool {
+    path.as_os_str() == "memory"
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command};
+    use super::*;
+
+    fn serve(config: &str, flags: &[&str]) -> Outcome<Serving> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tollkeeper.toml");
+        std::fs::write(&file, config).unwrap();
+        let path = file.display().to_string();
+        let words = ["tollkeeper", "serve", "--config", &path]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .chain(["--", "true"]);
+        let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        serving(&args)
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_prices_are_merged() {
+        let config = r#"
+            relays = ["wss://a"]
+            encryption = "required"
+            ledger = "x.db"
+            payment_ttl = 60
+            [[price]]
+            capability = "tool:a"
+            amount = 1
+            [[price]]
+            capability = "tool:b"
+            amount = 2
+            max_amount = 4
+            unit = "usd-cents"
+            [limits]
+            pending_total = 7
+            [rails.fake]
+        "#;
+        let serving = serve(
+            config,
+            &[
+                "--allow-fake",
+                "--price",
+                "tool:a=9 sat",
+                "--relay",
+                "ws://b",
+            ],
+        )
+        .unwrap();
+        assert_eq!(serving.relays, ["ws://b"]);
+        assert_eq!(serving.encryption, EncryptionMode::Required);
+        assert_eq!(serving.selling.payment_ttl, Duration::from_secs(60));
+        assert_eq!(serving.selling.limits, OpenLimits::new(20, 7));
+        let prices: Vec<String> = serving
+            .selling
+            .prices
+            .iter()
+            .map(|price| format!("{} {}", price.capability, price.price))
+            .collect();
+        assert_eq!(prices, ["tool:b 0.02 usd to 0.04 usd", "tool:a 9 sats"]);
+        let LedgerPlace::File(ledger) = &serving.ledger else {
+            unreachable!()
+        };
+        assert!(ledger.is_absolute(), "relative to the config file");
+        assert!(serving.ledger.key_file().unwrap().ends_with("x.key"));
+    }
+
+    #[test]
+    fn every_mistake_names_the_key_and_what_it_wants() {
+        for (config, flags, named) in [
+            ("relay = []", &[][..], "relay"),
+            ("relays = [\"http://x\"]", &[], "relays"),
+            ("relays = []", &[], "relays"),
+            (
+                "relays = [\"ws://x\"]\nencryption = \"maybe\"",
+                &[],
+                "encryption",
+            ),
+            ("relays = [\"ws://x\"]\npayment_ttl = 0", &[], "payment_ttl"),
+            (
+                "relays = [\"ws://x\"]\npayment_ttl = -1",
+                &[],
+                "payment_ttl",
+            ),
+            ("relays = [\"ws://x\"]\n[rails.fake]", &[], "rails.fake"),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_nwc]",
+                &[],
+                "rails.lightning_nwc",
+            ),
+            ("relays = [\"ws://x\"]\n[rails.magic]", &[], "magic"),
+            (
+                "relays = [\"ws://x\"]\n[limits]\npending_total = 0",
+                &[],
+                "limits.pending_total",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 0",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = -5",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 1.5",
+                &[],
+                "amount",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\nmax_amount = 4",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\nunit = \"Sats\"",
+                &[],
+                "unit",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:\"\namount = 5",
+                &[],
+                "tool:",
+            ),
+            ("[[price]]\ncapability = \"tool:a\"", &[], "tool:a"),
+            ("[[price]]\namount = 5", &[], "capability"),
+            (
+                "[[price]]\ncapability = \"tool:a\"\nprice = 5",
+                &[],
+                "price",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[[price]]\ncapability = \"tool:a\"\namount = 5",
+                &[],
+                "--allow-fake",
+            ),
+            ("relays = [", &[], "tollkeeper.toml"),
+        ] {
+            let failure = serve(config, flags).unwrap_err();
+            assert!(
+                failure.message().contains(named),
+                "{config}: {}",
+                failure.message()
+            );
+            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The config file as it is written: TOML, in which every key is known.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::gateway::exit::{Failure, Outcome};
+use crate::payment::{
+    Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+};
+use crate::transport::nostr::EncryptionMode;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) relays: Option<Vec<String>>,
+    pub(super) encryption: Option<EncryptionMode>,
+    pub(super) payment_interaction: Option<PaymentInteractionPolicy>,
+    pub(super) ledger: Option<PathBuf>,
+    pub(super) payment_ttl: Option<u64>,
+    pub(super) secret_key_file: Option<PathBuf>,
+    pub(super) check_calls: Option<bool>,
+    pub(super) isolate: Option<bool>,
+    pub(super) max_children: Option<usize>,
+    pub(super) announce: Option<bool>,
+    pub(super) name: Option<String>,
+    pub(super) about: Option<String>,
+    pub(super) website: Option<String>,
+    pub(super) picture: Option<String>,
+    price: Vec<Price>,
+    pub(super) limits: Limits,
+    pub(super) rails: Rails,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Price {
+    capability: String,
+    amount: Option<i64>,
+    max_amount: Option<i64>,
+    #[serde(default = "sats")]
+    unit: String,
+    description: Option<String>,
+}
+
+fn sats() -> String {
+    Unit::SATS.as_str().to_owned()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) pending_per_client: Option<usize>,
+    pub(super) pending_total: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rails {
+    pub(super) fake: Option<Fake>,
+    pub(super) lightning_nwc: Option<toml::Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fake {}
+
+impl File {
+    /// Reads `path`; without one, everything is left to flags and defaults.
+    pub(super) fn read(path: Option<&Path>) -> Outcome<Self> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("--config: cannot read {shown}: {error}")))?;
+        let mut file: Self = toml::from_str(&text)
+            .map_err(|error| Failure::usage(format!("--config: {shown}: {error}")))?;
+        path.parent()
+            .unwrap_or(Path::new(""))
+            .clone_into(&mut file.folder);
+        Ok(file)
+    }
+
+    /// A path of the file, which is relative to the file. The word `memory` is no path.
+    pub(super) fn path(&self, path: Option<&Path>) -> Option<PathBuf> {
+        let path = path?;
+        Some(if path.as_os_str() == "memory" {
+            path.to_owned()
+        } else {
+            self.folder.join(path)
+        })
+    }
+
+    /// The price list.
+    pub(super) fn prices(&self) -> Outcome<Vec<PricedCapability>> {
+        self.price
+            .iter()
+            .enumerate()
+            .map(|(at, price)| {
+                price.read().map_err(|error| {
+                    let (number, capability) = (at + 1, &price.capability);
+                    Failure::usage(format!("price number {number} ({capability}): {error}"))
+                })
+            })
+            .collect()
+    }
+}
+
+impl Price {
+    fn read(&self) -> Result<PricedCapability> {
+        let unit: Unit = self.unit.parse()?;
+        let capability: Capability = self.capability.parse()?;
+        let amount = |key: &str, value: Option<i64>| {
+            let value = value
+                .and_then(|value| u64::try_from(value).ok())
+                .filter(|value| *value > 0);
+            let wanted =
+                || crate::Error::config(format!("{key} must be a whole number of at least 1"));
+            Amount::new(value.ok_or_else(wanted)?, unit.clone())
+        };
+        let min = amount("amount", self.amount)?;
+        let max = match self.max_amount {
+            None => min.clone(),
+            some => amount("max_amount", some)?,
+        };
+        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?);
+        Ok(match &self.description {
+            Some(description) => priced.with_description(description),
+            None => priced,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! From what was asked for to what works: keys, transports, ledgers, rails.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{PayingArgs, ServerArgs};
+use super::call_check::CallCheck;
+use super::config::{self, LedgerPlace, Selling, Serving};
+use super::exit::{Failure, Outcome};
+use super::{home, secrets};
+use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
+use crate::gate::PriceList;
+use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
+use crate::rails::fake::{FakeHandler, FakeProcessor};
+use crate::server::ServerPayments;
+use crate::transport::nostr::{
+    NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
+};
+
+/// How long the first relay may take to be ready.
+const RELAY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// The ledger at `place`.
+pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
+    match place {
+        LedgerPlace::Memory => {
+            tracing::warn!(
+                "ledger = \"memory\" is for trials: who paid and was not served yet is forgotten when this ends"
+            );
+            Ok(Arc::new(MemoryLedger::new()))
+        }
+        LedgerPlace::File(file) => {
+            if let Some(folder) = file
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+            {
+                home::make_folder(folder)?;
+            }
+            Ok(Arc::new(SqliteLedger::open(file)?))
+        }
+    }
+}
+
+/// The key that a server signs with: from the environment, else from a file, which is made if need be.
+pub(super) fn server_keys(serving: &Serving) -> Outcome<NostrKeys> {
+    if let Some(keys) = keys_from_environment()? {
+        return Ok(keys);
+    }
+    match serving.key.clone().or_else(|| serving.ledger.key_file()) {
+        Some(file) => Ok(home::key(&file)?),
+        None => {
+            tracing::warn!("the key of this run is kept nowhere: the next run has another one");
+            Ok(NostrKeys::generate())
+        }
+    }
+}
+
+/// The server's end of the relays, ready for requests.
+pub(super) async fn server_transport(
+    serving: &Serving,
+    keys: NostrKeys,
+) -> Outcome<Arc<NostrServerTransport>> {
+    let transport = NostrServerTransport::builder(keys)
+        .relays(serving.relays.clone())
+        .encryption(serving.encryption)
+        .server_info(serving.info.clone())
+        .ready_timeout(RELAY_PATIENCE)
+        .connect()
+        .await?;
+    Ok(transport)
+}
+
+/// Prices, rails, rules and ledger of a server.
+pub(super) fn server_payments(
+    selling: &Selling,
+    ledger: Arc<dyn Ledger>,
+    check: Option<CallCheck>,
+) -> Outcome<ServerPayments> {
+    let mut builder = ServerPayments::builder()
+        .prices(selling.prices.clone())
+        .ledger(ledger)
+        .payment_ttl(selling.payment_ttl)
+        .interaction(selling.interaction)
+        .limits(selling.limits);
+    if let Some(check) = check {
+        builder = builder.resolve_price(check);
+    }
+    if selling.fake {
+        tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
+        builder = builder.processor(FakeProcessor::new().settling_after(SETTLING));
+    }
+    Ok(builder.build()?)
+}
+
+/// The price list, with every mistake that can be seen without a server.
+pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
+    PriceList::new(selling.prices.clone())
+        .map_err(|error| Failure::usage(format!("price: {error}")))
+}
+
+/// The client's end of the relays, ready for requests.
+pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
+    let (server, named) =
+        parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
+    let relays = config::relays(&args.relays, &named)?;
+    let keys = client_keys(args)?;
+    let transport = NostrClientTransport::builder(keys, server)
+        .relays(relays)
+        .encryption(args.encryption)
+        .ready_timeout(RELAY_PATIENCE.min(Duration::from_secs(args.timeout)))
+        .connect()
+        .await?;
+    Ok(transport)
+}
+
+/// A client that pays inside the budget, and tells `on_event` what it does.
+pub(super) fn paid_client(
+    transport: Arc<NostrClientTransport>,
+    paying: &PayingArgs,
+    on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
+) -> Outcome<Arc<PaidClient>> {
+    let mut builder = ClientPayments::builder()
+        .budget(paying.budget.clone())
+        .on_event(on_event);
+    if let Some(per_call) = &paying.per_call {
+        builder = builder.per_call(per_call.clone());
+    }
+    if let Some(interaction) = paying.payment_interaction {
+        builder = builder.interaction(interaction);
+    }
+    if paying.allow_fake {
+        builder = builder.handler(FakeHandler::new());
+    }
+    Ok(with_client_payments(transport, builder.build()?))
+}
+
+/// The id of the first request of a run.
+///
+/// An event's id is a hash of what it says, its second and its author: two runs under one key that count from the same
+/// number would say the same thing under the same id.
+pub(super) fn first_request_id() -> i64 {
+    let random = RandomState::new().hash_one(std::process::id());
+    i64::from(u32::try_from(random >> 32).unwrap_or_default())
+}
+
+fn client_keys(args: &ServerArgs) -> Outcome<NostrKeys> {
+    if let Some(keys) = keys_from_environment()? {
+        return Ok(keys);
+    }
+    let file = match &args.secret_key_file {
+        Some(file) => file.clone(),
+        None => home::folder()?.join("client.key"),
+    };
+    Ok(home::key(&file)?)
+}
+
+fn keys_from_environment() -> Outcome<Option<NostrKeys>> {
+    let Some(text) = secrets::read(secrets::SECRET_KEY)? else {
+        return Ok(None);
+    };
+    NostrKeys::parse(&text).map(Some).map_err(|_| {
+        Failure::usage(format!(
+            "{} must be nsec1… or 64 hex digits",
+            secrets::SECRET_KEY
+        ))
+    })
+}
