@@ -58,12 +58,14 @@ pub(super) async fn demanded(
             .and_then(|params| params.ttl)
             .map_or(DEFAULT_TTL, Duration::from_secs);
         if let Err(reason) = decide_and_pay(&shared, &paying, params, ttl).await {
-            paying.payment.send_replace(Payment::None);
+            // No money moved. Until the call has ended that must not open it to another demand.
+            paying.payment.send_replace(Payment::Checking);
             (shared.payments.observer)(&PaymentEvent::Declined {
                 event,
                 reason: reason.clone(),
             });
             decline::declined(&shared, &event, &reason).await;
+            paying.payment.send_replace(Payment::None);
         }
     });
 }
@@ -104,15 +106,17 @@ async fn decide_and_pay(
         reservation.give_back();
         return Err(DeclineReason::NotHandled);
     }
+    // Said before it is looked whether the call has ended: whoever ends it now either keeps it from being paid, or sees
+    // that it may have been.
+    paying
+        .payment
+        .send_replace(Payment::Paying(request.amount.clone()));
     if paying.ended.is_cancelled() {
         // Answered, cancelled or timed out meanwhile: there is nothing to pay for (N-76).
         reservation.give_back();
         paying.payment.send_replace(Payment::None);
         return Ok(());
     }
-    paying
-        .payment
-        .send_replace(Payment::Paying(request.amount.clone()));
     let wait = ttl.min(shared.payments.longest_wait);
     extend(shared, &event, wait);
     keep_alive::start(shared, &event, wait);

@@ -190,6 +190,7 @@ async fn a_flood_of_junk_does_not_make_the_server_forget_a_call() {
 
     // Most of it is not even signed, some is genuine and says nothing.
     let mut junk = world.relay.events_of(1059).swap_remove(0);
+    junk.content.truncate(100);
     for n in 0..JUNK {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&n.to_be_bytes());

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nostr_sdk::prelude::{Event, EventBuilder, EventId, Keys, Kind, Tag};
+use nostr_sdk::prelude::{EventBuilder, EventId, Keys, Kind, Tag};
 use serde_json::{Value, json};
 use tollkeeper::PaymentInteraction;
-use tollkeeper::client::{CallOutcome, ClientPayments, PaidClient, with_client_payments};
+use tollkeeper::client::{
+    CallOutcome, ClientPayments, ClientPaymentsBuilder, PaidClient, PaymentEvent,
+    with_client_payments,
+};
 use tollkeeper::testing::{HandlerControl, HandlerScript, ScriptedHandler};
 use tollkeeper::transport::MessageChannel;
 use tollkeeper::transport::nostr::{EncryptionMode, NostrClientTransport, NostrKeys, parse_server};
@@ -31,7 +34,14 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(via: Via, interaction: Option<PaymentInteraction>) -> Self {
+    async fn set(via: Via) -> Self {
+        Self::with(via, |payments| payments).await
+    }
+
+    async fn with(
+        via: Via,
+        change: impl FnOnce(ClientPaymentsBuilder) -> ClientPaymentsBuilder,
+    ) -> Self {
         let relay = FaultyRelay::start().await;
         let (keys, secret) = (Keys::generate(), NostrKeys::generate());
         let client_keys = Keys::parse(&secret.reveal_secret_hex()).unwrap();
@@ -48,14 +58,11 @@ impl Stage {
             .await
             .unwrap();
         let (handler, wallet) = ScriptedHandler::new(PMI.parse().unwrap(), None);
-        let mut payments = ClientPayments::builder()
+        let payments = ClientPayments::builder()
             .handler(handler)
             .budget("5000 sats".parse().unwrap())
             .per_call("2000 sats".parse().unwrap());
-        if let Some(interaction) = interaction {
-            payments = payments.interaction(interaction);
-        }
-        let client = with_client_payments(transport, payments.build().unwrap());
+        let client = with_client_payments(transport, change(payments).build().unwrap());
         let wire = Wire::connect(&relay).await;
         Self {
             relay,
@@ -72,14 +79,15 @@ impl Stage {
     async fn request(&self, n: usize) -> EventId {
         let deadline = tokio::time::Instant::now() + SOON;
         loop {
-            let requests: Vec<Event> = self
-                .relay
-                .messages_to(&self.keys)
-                .into_iter()
-                .filter(|event| event.content.contains("\"id\":"))
-                .collect();
+            // A transport may say a request again; it is the same one.
+            let mut requests: Vec<EventId> = Vec::new();
+            for event in self.relay.messages_to(&self.keys) {
+                if event.content.contains("\"id\":") && !requests.contains(&event.id) {
+                    requests.push(event.id);
+                }
+            }
             if let Some(request) = requests.get(n) {
-                return request.id;
+                return *request;
             }
             assert!(
                 tokio::time::Instant::now() < deadline,
@@ -120,7 +128,11 @@ impl Stage {
                 .await;
         };
         let (outcome, ()) = tokio::join!(self.call(1000), answer);
-        assert!(outcome.response.result().is_some());
+        assert!(
+            outcome.response.result().is_some(),
+            "{:?}",
+            outcome.response.error()
+        );
         tokio::time::sleep(QUIET).await;
     }
 
@@ -156,7 +168,7 @@ fn result(id: i64) -> Value {
 async fn of_several_demands_for_one_request_one_is_paid_at_most() {
     for via in [Via::Plain, Via::Ephemeral] {
         for amounts in [[1, 1_000_000, 1], [1_000_000, 1, 1], [1, 1, 1]] {
-            let stage = Stage::set(via, None).await;
+            let stage = Stage::set(via).await;
             let serve = async {
                 let request = stage.request(0).await;
                 for (n, amount) in amounts.into_iter().enumerate() {
@@ -183,7 +195,7 @@ async fn of_several_demands_for_one_request_one_is_paid_at_most() {
 /// C-42: also while the wallet is still paying the first.
 #[tokio::test]
 async fn a_demand_during_a_payment_is_not_paid() {
-    let stage = Stage::set(Via::Plain, None).await;
+    let stage = Stage::set(Via::Plain).await;
     stage.wallet.script(HandlerScript::Hang);
     let serve = async {
         let request = stage.request(0).await;
@@ -191,17 +203,51 @@ async fn a_demand_during_a_payment_is_not_paid() {
         stage.say(request, &demand(1, "second")).await;
         stage.read(1).await;
         assert_eq!(stage.paid(), [1]);
-        stage.say(request, &result(1)).await;
+    };
+    tokio::select! {
+        outcome = stage.call(1) => panic!("nobody answered: {outcome:?}"),
+        () = serve => {}
+    }
+}
+
+/// C-42: a demand that was declined was the only one, also while the caller is being told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demand_that_follows_a_declined_one_is_not_paid_either() {
+    let (declined, being_declined) = tokio::sync::watch::channel(false);
+    let (proceed, wait) = std::sync::mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let stage = Stage::with(Via::Plain, |payments| {
+        // Holds the moment between the decision and the answer to the caller.
+        payments.on_event(move |event| {
+            if matches!(event, PaymentEvent::Declined { .. }) {
+                declined.send_replace(true);
+                let _ = wait.lock().unwrap().recv_timeout(SOON);
+            }
+        })
+    })
+    .await;
+    let serve = async {
+        let request = stage.request(0).await;
+        stage.say(request, &demand(1_000_000, "too much")).await;
+        being_declined
+            .clone()
+            .wait_for(|declined| *declined)
+            .await
+            .unwrap();
+        stage.say(request, &demand(1, "a bargain")).await;
+        stage.read(1).await;
+        proceed.send(()).unwrap();
     };
     let (outcome, ()) = tokio::join!(stage.call(1), serve);
-    assert!(outcome.response.result().is_some());
+    assert_eq!(outcome.response.error().unwrap().code, -32000);
+    assert_eq!(stage.paid(), [0; 0]);
 }
 
 /// C-44
 #[tokio::test]
 async fn a_demand_about_nothing_that_is_open_is_not_paid() {
     for via in [Via::Plain, Via::Persistent] {
-        let stage = Stage::set(via, None).await;
+        let stage = Stage::set(via).await;
         let to_client = Tag::public_key(stage.client_keys.public_key());
 
         // After the response.
@@ -285,7 +331,7 @@ async fn a_demand_that_cannot_be_read_is_declined() {
         json!([5]),
     ];
     for amount in odd {
-        let stage = Stage::set(Via::Plain, None).await;
+        let stage = Stage::set(Via::Plain).await;
         let serve = async {
             let mut message = demand(1, "odd");
             message["params"]["amount"] = amount.clone();
@@ -301,7 +347,10 @@ async fn a_demand_that_cannot_be_read_is_declined() {
 #[tokio::test]
 async fn a_transparent_demand_is_not_paid_by_who_asked_for_explicit_gating() {
     for via in [Via::Plain, Via::Ephemeral] {
-        let stage = Stage::set(via, Some(PaymentInteraction::ExplicitGating)).await;
+        let explicit = |payments: ClientPaymentsBuilder| {
+            payments.interaction(PaymentInteraction::ExplicitGating)
+        };
+        let stage = Stage::with(via, explicit).await;
         let serve = async {
             let request = stage.request(0).await;
             stage.say(request, &demand(1, "unasked")).await;
@@ -330,7 +379,7 @@ async fn a_transparent_demand_is_not_paid_by_who_asked_for_explicit_gating() {
 #[tokio::test]
 async fn only_the_server_answers() {
     for via in [Via::Plain, Via::Ephemeral] {
-        let stage = Stage::set(via, None).await;
+        let stage = Stage::set(via).await;
         let serve = async {
             let request = stage.request(0).await;
             let about = |id| {

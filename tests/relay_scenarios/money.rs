@@ -169,7 +169,7 @@ async fn a_gated_result_that_cannot_be_carried_gives_the_grant_back() {
     assert_eq!((world.rail.minted(), world.tools.executions("big")), (1, 2));
 }
 
-/// C-19, with the clock of the books: the money comes after the offer, the request has been refused.
+/// Like C-19, later still: the money comes when the request has been refused.
 #[tokio::test]
 async fn late_money_buys_the_next_call() {
     for explicit in [false, true] {
@@ -203,5 +203,42 @@ async fn late_money_buys_the_next_call() {
         a.send(&again).await;
         a.result(&again).await;
         assert_eq!((world.rail.minted(), world.tools.executions("add")), (1, 1));
+    }
+}
+
+/// The first invariant: less than the price, or something other than the unit of the price, is no payment.
+#[tokio::test]
+async fn too_little_money_executes_nothing() {
+    for paid in ["6 sats", "0.07 usd"] {
+        let world = World::start().await;
+        let a = world.client(Via::Plain).await;
+        let b = world.client(Via::Plain).await.explicit();
+        let calls = [
+            a.call(json!(1), "add", json!({})),
+            b.call(json!(1), "add", json!({})),
+        ];
+        for (client, call) in [&a, &b].into_iter().zip(&calls) {
+            client.send(call).await;
+            client
+                .wait(call, 1, |heard| {
+                    heard.is("payment_required") || heard.is_response()
+                })
+                .await;
+        }
+        for reference in world.rail.references() {
+            world
+                .rail
+                .settle_with(&reference, paid.parse().unwrap())
+                .await;
+        }
+        let retry = b.call(json!(2), "add", json!({}));
+        b.send(&retry).await;
+        assert!(matches!(
+            b.response(&retry).await.code(),
+            Some(-32042 | -32043 | -32000)
+        ));
+        world.quiet().await;
+        assert_eq!(world.tools.executions("add"), 0);
+        assert!(!a.words(&calls[0]).contains(&"payment_accepted".to_owned()));
     }
 }
