@@ -43,6 +43,11 @@ impl Failure {
         &self.message
     }
 
+    /// Whether the mistake is in what was typed or configured.
+    pub(super) fn is_usage(&self) -> bool {
+        self.code == 2
+    }
+
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

@@ -1,15 +1,17 @@
 //! From what was asked for to what works: keys, transports, ledgers, rails.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{ServerArgs};
+use super::args::{PayingArgs, ServerArgs};
 use super::config::{self, LedgerPlace, Selling, Serving};
 use super::exit::{Failure, Outcome};
 use super::{home, secrets};
+use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger};
-use crate::rails::fake::{FakeProcessor};
+use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::server::ServerPayments;
 use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
@@ -98,6 +100,36 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
         .connect()
         .await?;
     Ok(transport)
+}
+
+/// A client that pays inside the budget, and tells `on_event` what it does.
+pub(super) fn paid_client(
+    transport: Arc<NostrClientTransport>,
+    paying: &PayingArgs,
+    on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
+) -> Outcome<Arc<PaidClient>> {
+    let mut builder = ClientPayments::builder()
+        .budget(paying.budget.clone())
+        .on_event(on_event);
+    if let Some(per_call) = &paying.per_call {
+        builder = builder.per_call(per_call.clone());
+    }
+    if let Some(interaction) = paying.payment_interaction {
+        builder = builder.interaction(interaction);
+    }
+    if paying.allow_fake {
+        builder = builder.handler(FakeHandler::new());
+    }
+    Ok(with_client_payments(transport, builder.build()?))
+}
+
+/// The id of the first request of a run.
+///
+/// An event's id is a hash of what it says, its second and its author: two runs under one key that count from the same
+/// number would say the same thing under the same id.
+pub(super) fn first_request_id() -> i64 {
+    let random = RandomState::new().hash_one(std::process::id());
+    i64::from(u32::try_from(random >> 32).unwrap_or_default())
 }
 
 fn client_keys(args: &ServerArgs) -> Outcome<NostrKeys> {

@@ -218,7 +218,11 @@ async fn watch(
         let _ = tokio::time::timeout(PATIENCE, &mut reader).await;
     } else {
         let stopped = async {
-            if tokio::time::timeout(PATIENCE, child.wait()).await.is_ok() {
+            if let Ok(status) = tokio::time::timeout(PATIENCE, child.wait()).await {
+                // It closed its stdout and left by itself before it was told to.
+                if status.as_ref().is_ok_and(|status| !status.success()) {
+                    report(status.ok(), &last_words);
+                }
                 return;
             }
             signal::terminate(group);

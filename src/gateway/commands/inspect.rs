@@ -31,7 +31,7 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
     let mut inspection = Inspection {
         transport,
         patience: Duration::from_secs(args.server.timeout),
-        next: 0,
+        next: wire_up::first_request_id(),
         tags: Vec::new(),
     };
     let outcome = inspection.run(args.json).await;

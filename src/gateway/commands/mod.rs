@@ -6,7 +6,11 @@ mod ledger;
 mod serve;
 
 // Buying.
+mod call;
+mod connect;
+mod content;
 mod inspect;
+mod target;
 
 // Trying it out.
 mod relay;
@@ -17,8 +21,10 @@ use super::exit::Outcome;
 /// Runs one command.
 pub(super) async fn run(command: Command) -> Outcome {
     match command {
-        Command::Demo(_)|Command::Connect(_)|Command::Call(_)=>Ok(()),
+        Command::Demo(_) => Ok(()),
         Command::Serve(args) => serve::run(&args).await,
+        Command::Connect(args) => connect::run(&args).await,
+        Command::Call(args) => call::run(&args).await,
         Command::Inspect(args) => inspect::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
         Command::Check(args) => check::run(&args).await,

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -93,10 +92,12 @@ async fn finish(
     Ok(())
 }
 
-/// What is printed once calls can be taken.
+/// What is printed once calls can be taken. Other programs rely on the names and their order.
+#[derive(serde::Serialize)]
+#[serde(tag = "event", rename = "ready")]
 struct Ready<'a> {
-    npub: &'a str,
     pubkey: String,
+    npub: &'a str,
     relays: &'a [String],
     priced: usize,
 }
@@ -104,13 +105,7 @@ struct Ready<'a> {
 impl Ready<'_> {
     fn print(&self, as_json: bool) {
         if as_json {
-            output::json(&json!({
-                "event": "ready",
-                "pubkey": self.pubkey,
-                "npub": self.npub,
-                "relays": self.relays,
-                "priced": self.priced,
-            }));
+            output::json(self);
             return;
         }
         let paint = Paint::stdout();

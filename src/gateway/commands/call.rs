@@ -1,0 +1,255 @@
+//! `call`: one call of a remote server, paid if the budget allows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::content;
+use super::target::Target;
+use crate::client::{CallOutcome, PaidClient, PaymentEvent};
+use crate::gateway::args::CallArgs;
+use crate::gateway::exit::{Failure, Outcome, with_causes};
+use crate::gateway::output::{self, harmless};
+use crate::gateway::{shutdown, wire_up};
+use crate::payment::Amount;
+use crate::transport::MessageChannel;
+use crate::wire::{ErrorObject, Message, Notification, Request, SERVER_ERROR_CODE, method, raw};
+
+/// The version of MCP that is asked for; the server answers with its own.
+const PROTOCOL_VERSION: &str = "2025-06-18";
+
+pub(super) async fn run(args: &CallArgs) -> Outcome {
+    let target = Target::parse(&args.capability, &args.arguments)?;
+    let stop = shutdown::requested()?;
+    let report = Report {
+        as_json: args.json,
+        nothing: Amount::zero(args.paying.budget.unit().clone()),
+    };
+    let called = async {
+        let transport = wire_up::client_transport(&args.server).await?;
+        let client = wire_up::paid_client(transport, &args.paying, report.on_payment())?;
+        let outcome = Call::new(&client, Duration::from_secs(args.server.timeout)).run(&target).await;
+        client.close().await;
+        Outcome::Ok(outcome)
+    };
+    let called = tokio::select! {
+        called = called => called,
+        () = stop.cancelled() => Err(Failure::failed("interrupted")),
+    };
+    match called {
+        Ok(Ok(outcome)) => report.outcome(&outcome),
+        Ok(Err(error)) => report.failed(&with_causes(&error)),
+        // Wrong usage is told to people, whatever the output is.
+        Err(failure) if args.json && !failure.is_usage() => report.failed(failure.message()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// One session with one call in it.
+struct Call<'a> {
+    client: &'a Arc<PaidClient>,
+    patience: Duration,
+    id: i64,
+}
+
+impl<'a> Call<'a> {
+    fn new(client: &'a Arc<PaidClient>, patience: Duration) -> Self {
+        Self {
+            client,
+            patience,
+            id: wire_up::first_request_id(),
+        }
+    }
+
+    async fn run(&self, target: &Target) -> crate::Result<CallOutcome> {
+        let introduction = json!({
+            "protocolVersion": PROTOCOL_VERSION,
+            "capabilities": {},
+            "clientInfo": { "name": "tollkeeper", "version": env!("CARGO_PKG_VERSION") },
+        });
+        let request = Request::new(self.id, method::INITIALIZE, &introduction)?;
+        let introduced = self.client.call(request, self.patience).await?;
+        if introduced.response.result().is_none() {
+            return Ok(introduced);
+        }
+        let initialized = Notification {
+            method: method::INITIALIZED.to_owned(),
+            params: None,
+        };
+        self.client.send(initialized.into()).await?;
+
+        let mut params = target.params.clone();
+        params["_meta"] = json!({ "progressToken": self.id + 1 });
+        let request = Request {
+            id: (self.id + 1).into(),
+            method: target.method.to_owned(),
+            params: Some(raw(&params)?),
+        };
+        let calling = self.client.call(request, self.patience);
+        tokio::pin!(calling);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut calling => return outcome,
+                Some(message) = self.client.recv() => show_progress(&message),
+            }
+        }
+    }
+}
+
+fn show_progress(message: &Message) {
+    let Message::Notification(Notification { method, params: Some(params) }) = message else {
+        return;
+    };
+    if method != method::PROGRESS {
+        return;
+    }
+    let Ok(params) = serde_json::from_str::<Value>(params.get()) else {
+        return;
+    };
+    let text = params.get("message").and_then(Value::as_str).unwrap_or_default();
+    let number = |key: &str| params.get(key).map(ToString::to_string);
+    tracing::info!(
+        progress = number("progress"),
+        total = number("total"),
+        "{}",
+        harmless(text)
+    );
+}
+
+/// What is printed, and how the run ends.
+struct Report {
+    as_json: bool,
+    nothing: Amount,
+}
+
+impl Report {
+    /// Tells of payments while the call is under way.
+    fn on_payment(&self) -> impl Fn(&PaymentEvent) + Send + Sync + 'static {
+        let as_json = self.as_json;
+        move |event| {
+            if as_json {
+                output::json(&payment_line(event));
+            } else if let Some(remark) = payment_remark(event) {
+                output::remark(&remark);
+            }
+        }
+    }
+
+    fn outcome(&self, outcome: &CallOutcome) -> Outcome {
+        let Some(result) = outcome.response.result() else {
+            let error = outcome
+                .response
+                .error()
+                .unwrap_or_else(|| ErrorObject::new(SERVER_ERROR_CODE, "The server's error cannot be read"));
+            return self.error(&error, outcome.paid.as_ref());
+        };
+        if self.as_json {
+            let paid = self.money(outcome.paid.as_ref());
+            // The result stays as the server wrote it.
+            output::json(&Done {
+                event: "result",
+                result,
+                paid,
+            });
+        } else {
+            let result: Value = serde_json::from_str(result.get()).unwrap_or_default();
+            output::line(&content::as_text(&result));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, message: &str) -> Outcome {
+        self.error(&ErrorObject::new(SERVER_ERROR_CODE, message), None)
+    }
+
+    fn error(&self, error: &ErrorObject, paid: Option<&Amount>) -> Outcome {
+        if !self.as_json {
+            let mut message = format!("{} ({})", harmless(&error.message), error.code);
+            if let Some(paid) = paid {
+                message.push_str(&format!("; {paid} were paid"));
+            }
+            return Err(Failure::failed(message));
+        }
+        let said = error.data.as_ref().and_then(|data| serde_json::from_str(data.get()).ok());
+        let mut data = match said {
+            Some(Value::Object(data)) => data,
+            Some(other) => Map::from_iter([("data".to_owned(), other)]),
+            None => Map::new(),
+        };
+        // What this client spent is not for the server to say.
+        data.insert("spent".to_owned(), self.money(paid));
+        output::json(&Failed {
+            event: "error",
+            code: error.code,
+            message: &error.message,
+            data,
+        });
+        Err(Failure::reported())
+    }
+
+    fn money(&self, amount: Option<&Amount>) -> Value {
+        let amount = amount.unwrap_or(&self.nothing);
+        json!({ "amount": amount.value(), "unit": amount.unit() })
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Done<'a> {
+    event: &'static str,
+    result: &'a serde_json::value::RawValue,
+    paid: Value,
+}
+
+#[derive(serde::Serialize)]
+struct Failed<'a> {
+    event: &'static str,
+    code: i64,
+    message: &'a str,
+    data: Map<String, Value>,
+}
+
+fn payment_line(event: &PaymentEvent) -> Value {
+    let money = |amount: &Amount| json!({ "amount": amount.value(), "unit": amount.unit() });
+    match event {
+        PaymentEvent::Required { event, amount, pmi, description } => json!({
+            "event": "payment_required", "request": event, "price": money(amount), "pmi": pmi, "description": description,
+        }),
+        PaymentEvent::Paid { event, amount } => {
+            json!({ "event": "payment_sent", "request": event, "paid": money(amount) })
+        }
+        PaymentEvent::Unknown { event, amount } => {
+            json!({ "event": "payment_unknown", "request": event, "held": money(amount) })
+        }
+        PaymentEvent::Accepted { event, amount } => {
+            json!({ "event": "payment_accepted", "request": event, "amount": amount })
+        }
+        PaymentEvent::Rejected { event, message } => {
+            json!({ "event": "payment_rejected", "request": event, "message": message })
+        }
+        PaymentEvent::Declined { event, reason } => {
+            json!({ "event": "payment_declined", "request": event, "reason": reason.to_string() })
+        }
+    }
+}
+
+/// The same for people.
+pub(super) fn payment_remark(event: &PaymentEvent) -> Option<String> {
+    Some(match event {
+        PaymentEvent::Required { amount, description, .. } => {
+            let what = description.as_deref().map(|text| format!(" for {}", harmless(text)));
+            format!("the server asks for {amount}{}", what.unwrap_or_default())
+        }
+        PaymentEvent::Paid { amount, .. } => format!("paid {amount}"),
+        PaymentEvent::Unknown { amount, .. } => {
+            format!("nobody knows whether {amount} were paid; the budget keeps them reserved")
+        }
+        PaymentEvent::Rejected { message, .. } => {
+            let why = message.as_deref().map(|text| format!(": {}", harmless(text)));
+            format!("the server refuses{}", why.unwrap_or_default())
+        }
+        PaymentEvent::Declined { reason, .. } => format!("not paid: {reason}"),
+        _ => return None,
+    })
+}

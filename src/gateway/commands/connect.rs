@@ -1,0 +1,177 @@
+//! `connect`: a paid remote server as a stdio MCP server, for hosts that launch programs.
+//!
+//! Messages pass as they are; payment happens underneath, inside the budget that was given at the start. Nothing that the
+//! model says can change the budget.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::call::payment_remark;
+use crate::gateway::args::ConnectArgs;
+use crate::gateway::exit::{Failure, Outcome, with_causes};
+use crate::gateway::lines::BoundedLines;
+use crate::gateway::{shutdown, wire_up};
+use crate::transport::MessageChannel;
+use crate::wire::{ErrorObject, INVALID_REQUEST_CODE, Message, RequestId, Response, SERVER_ERROR_CODE};
+
+/// Longest line taken from the host.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+/// JSON-RPC Parse error.
+const PARSE_ERROR: i64 = -32700;
+
+pub(super) async fn run(args: &ConnectArgs) -> Outcome {
+    let stop = shutdown::requested()?;
+    let connected = async {
+        let transport = wire_up::client_transport(&args.server).await?;
+        wire_up::paid_client(transport, &args.paying, |event| {
+            if let Some(remark) = payment_remark(event) {
+                warn!("{remark}");
+            }
+        })
+    };
+    let client = tokio::select! {
+        connected = connected => connected?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let bridge = Arc::new(Bridge {
+        channel: client,
+        stdout: tokio::sync::Mutex::new(tokio::io::stdout()),
+        open: Open::default(),
+    });
+    let outcome = tokio::select! {
+        outcome = bridge.carry(tokio::io::stdin(), Duration::from_secs(args.server.timeout)) => outcome,
+        () = stop.cancelled() => Ok(()),
+    };
+    bridge.channel.close().await;
+    outcome
+}
+
+/// Carries messages between a host's pipes and a channel.
+struct Bridge<C, W> {
+    channel: Arc<C>,
+    stdout: tokio::sync::Mutex<W>,
+    open: Open,
+}
+
+impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
+    /// Until the host closes stdin and has all its answers, or the channel ends.
+    async fn carry(&self, stdin: impl AsyncRead + Unpin, patience: Duration) -> Outcome {
+        tokio::select! {
+            outcome = self.to_host() => outcome,
+            outcome = async {
+                self.from_host(stdin).await?;
+                // The host may have asked and closed at once, as scripts do.
+                let _ = timeout(patience, self.open.all_answered()).await;
+                Ok(())
+            } => outcome,
+        }
+    }
+
+    async fn from_host(&self, stdin: impl AsyncRead + Unpin) -> Outcome {
+        let mut lines = BoundedLines::new(stdin, MAX_LINE);
+        while let Some(line) = lines
+            .next()
+            .await
+            .map_err(|error| Failure::failed(format!("stdin: {error}")))?
+        {
+            let text = std::str::from_utf8(&line.bytes).ok().filter(|_| !line.cut);
+            match text.map(Message::parse) {
+                Some(Ok(message)) => self.forward(message).await?,
+                Some(Err(_)) if serde_json::from_slice::<serde::de::IgnoredAny>(&line.bytes).is_ok() => {
+                    self.complain(INVALID_REQUEST_CODE, "Invalid Request").await?;
+                }
+                _ => self.complain(PARSE_ERROR, "Parse error").await?,
+            }
+        }
+        debug!("the host closed stdin");
+        Ok(())
+    }
+
+    async fn forward(&self, message: Message) -> Outcome {
+        let id = match &message {
+            Message::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        if let Some(id) = &id {
+            self.open.add(id);
+        }
+        let Err(error) = self.channel.send(message).await else {
+            return Ok(());
+        };
+        warn!(error = with_causes(&error), "a message was not sent");
+        match id {
+            Some(id) => {
+                let error = ErrorObject::new(SERVER_ERROR_CODE, format!("The server cannot be reached: {error}"));
+                self.write(Response::from_error(id, &error).into()).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn to_host(&self) -> Outcome {
+        while let Some(message) = self.channel.recv().await {
+            self.write(message).await?;
+        }
+        Err(Failure::failed("the connection to the relays was closed"))
+    }
+
+    async fn write(&self, message: Message) -> Outcome {
+        self.write_line(message.to_json()).await?;
+        if let Message::Response(response) = &message {
+            self.open.remove(&response.id);
+        }
+        Ok(())
+    }
+
+    /// An error about something that has no id.
+    async fn complain(&self, code: i64, message: &str) -> Outcome {
+        let error = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
+        self.write_line(error.to_string()).await
+    }
+
+    async fn write_line(&self, mut line: String) -> Outcome {
+        line.push('\n');
+        let mut stdout = self.stdout.lock().await;
+        let written = async {
+            stdout.write_all(line.as_bytes()).await?;
+            stdout.flush().await
+        };
+        // A host that does not read any more is gone.
+        written.await.map_err(|error: std::io::Error| Failure::failed(format!("stdout: {error}")))
+    }
+}
+
+/// The requests that the host waits for.
+#[derive(Debug, Default)]
+struct Open {
+    ids: Mutex<HashSet<RequestId>>,
+    answered: Notify,
+}
+
+impl Open {
+    fn add(&self, id: &RequestId) {
+        self.ids().insert(id.clone());
+    }
+
+    fn remove(&self, id: &RequestId) {
+        self.ids().remove(id);
+        self.answered.notify_one();
+    }
+
+    async fn all_answered(&self) {
+        while !self.ids().is_empty() {
+            self.answered.notified().await;
+        }
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashSet<RequestId>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
