@@ -59,7 +59,7 @@ pub(super) struct ServeArgs {
     /// Which messages may be in the clear: optional, required or disabled
     #[arg(long, value_name = "MODE")]
     pub(super) encryption: Option<EncryptionMode>,
-    /// The file of the ledger, or "memory" for a trial that forgets
+    /// The file of the ledger, or "memory" for a trial that forgets [default: tollkeeper.db]
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,
     /// A file with the secret key (nsec or hex); made beside the ledger if there is none
@@ -238,7 +238,7 @@ pub(super) enum LedgerCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct LedgerFile {
-    /// The file of the ledger [default: that of serve, in TOLLKEEPER_HOME]
+    /// The file of the ledger [default: tollkeeper.db]
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,
     /// Print JSON, one object per line

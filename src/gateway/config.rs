@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::args::{SellingArgs, ServeArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
-use super::home;
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, ServerInfo};
@@ -60,9 +59,9 @@ pub(super) enum LedgerPlace {
 }
 
 impl LedgerPlace {
-    /// The file that is used unless another one is named.
-    pub(super) fn default_file() -> Outcome<PathBuf> {
-        Ok(home::folder()?.join("server.db"))
+    /// The file that is used unless another one is named, in the working directory.
+    pub(super) fn default_file() -> PathBuf {
+        PathBuf::from("tollkeeper.db")
     }
 
     /// Where the key is kept unless another file is named: beside the ledger.
@@ -93,7 +92,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let ledger = match args.ledger.clone().or_else(|| file.path(file.ledger.as_deref())) {
         Some(word) if is_memory(&word) => LedgerPlace::Memory,
         Some(path) => LedgerPlace::File(path),
-        None => LedgerPlace::File(LedgerPlace::default_file()?),
+        None => LedgerPlace::File(LedgerPlace::default_file()),
     };
     let isolate = args.isolate || file.isolate.unwrap_or(false);
     let most = at_least_one("max_children", args.max_children.or(file.max_children))?;

@@ -8,6 +8,8 @@ mod entry;
 mod transition;
 
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -18,6 +20,8 @@ use async_trait::async_trait;
 
 pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use memory::MemoryLedger;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteLedger;
 pub use transition::{Move, Transition, TransitionKind};
 
 use crate::error::Result;

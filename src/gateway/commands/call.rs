@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::content;
+use super::{content, session};
 use super::target::Target;
 use crate::client::{CallOutcome, PaidClient, PaymentEvent};
 use crate::gateway::args::CallArgs;
@@ -15,9 +15,6 @@ use crate::gateway::{shutdown, wire_up};
 use crate::payment::Amount;
 use crate::transport::MessageChannel;
 use crate::wire::{ErrorObject, Message, Notification, Request, SERVER_ERROR_CODE, method, raw};
-
-/// The version of MCP that is asked for; the server answers with its own.
-const PROTOCOL_VERSION: &str = "2025-06-18";
 
 pub(super) async fn run(args: &CallArgs) -> Outcome {
     let target = Target::parse(&args.capability, &args.arguments)?;
@@ -63,22 +60,10 @@ impl<'a> Call<'a> {
     }
 
     async fn run(&self, target: &Target) -> crate::Result<CallOutcome> {
-        let introduction = json!({
-            "protocolVersion": PROTOCOL_VERSION,
-            "capabilities": {},
-            "clientInfo": { "name": "tollkeeper", "version": env!("CARGO_PKG_VERSION") },
-        });
-        let request = Request::new(self.id, method::INITIALIZE, &introduction)?;
-        let introduced = self.client.call(request, self.patience).await?;
+        let introduced = session::open(self.client, self.id, self.patience).await?;
         if introduced.response.result().is_none() {
             return Ok(introduced);
         }
-        let initialized = Notification {
-            method: method::INITIALIZED.to_owned(),
-            params: None,
-        };
-        self.client.send(initialized.into()).await?;
-
         let mut params = target.params.clone();
         params["_meta"] = json!({ "progressToken": self.id + 1 });
         let request = Request {

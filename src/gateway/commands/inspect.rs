@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::session;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
@@ -15,8 +16,6 @@ use crate::wire::{
     CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method,
 };
 
-/// The version of MCP that is asked for; the server answers with its own.
-const PROTOCOL_VERSION: &str = "2025-06-18";
 const MOST_PAGES: usize = 1000;
 
 const LISTS: [(&str, &str, &str); 4] = [
@@ -56,13 +55,8 @@ struct Offer {
 
 impl Inspection {
     async fn run(&mut self, as_json: bool) -> Outcome {
-        let params = json!({
-            "protocolVersion": PROTOCOL_VERSION,
-            "capabilities": {},
-            "clientInfo": { "name": "tollkeeper", "version": env!("CARGO_PKG_VERSION") },
-        });
-        let introduction = self.ask(method::INITIALIZE, &params).await??;
-        self.say(method::INITIALIZED).await?;
+        let introduction = self.ask(method::INITIALIZE, &session::introduction()).await??;
+        self.say(session::initialized()).await?;
         let mut offers = Vec::new();
         for (list, capability, kind) in LISTS {
             if introduction.pointer(&format!("/capabilities/{capability}")).is_none() {
@@ -164,11 +158,7 @@ impl Inspection {
         Err(Failure::failed("the connection to the relays was closed"))
     }
 
-    async fn say(&self, method: &str) -> Outcome {
-        let said = Notification {
-            method: method.to_owned(),
-            params: None,
-        };
+    async fn say(&self, said: Notification) -> Outcome {
         let prepared = self.transport.prepare(&said.into(), &Introduction::default()).await?;
         Ok(self.transport.publish(&prepared).await?)
     }

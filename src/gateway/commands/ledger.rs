@@ -98,7 +98,7 @@ fn row(entry: &Entry) -> Value {
 fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
     let file: PathBuf = match &args.ledger {
         Some(file) => file.clone(),
-        None => LedgerPlace::default_file()?,
+        None => LedgerPlace::default_file(),
     };
     // Opening would make an empty one, and its answer would be a lie.
     if !file.is_file() {

@@ -10,6 +10,7 @@ mod call;
 mod connect;
 mod content;
 mod inspect;
+mod session;
 mod target;
 
 // Trying it out.
