@@ -10,7 +10,7 @@ use super::exit::{Failure, Outcome};
 use super::{home, secrets};
 use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
 use crate::gate::PriceList;
-use crate::ledger::{Ledger, MemoryLedger};
+use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::server::ServerPayments;
 use crate::transport::nostr::{
@@ -33,7 +33,7 @@ pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
             if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                 home::make_folder(folder)?;
             }
-            Ok(Arc::new(MemoryLedger::new()))
+            Ok(Arc::new(SqliteLedger::open(file)?))
         }
     }
 }

@@ -42,6 +42,7 @@ impl Scratch {
             command.env_remove(name);
         }
         command
+            .current_dir(self.0.path())
             .env("TOLLKEEPER_HOME", self.path(home))
             .env("MINI_MCP_COUNT", self.path("count"))
             .env("NO_COLOR", "1");

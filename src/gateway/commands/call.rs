@@ -195,7 +195,8 @@ struct Failed<'a> {
     data: Map<String, Value>,
 }
 
-fn payment_line(event: &PaymentEvent) -> Value {
+/// A payment event as a line for machines.
+pub(super) fn payment_line(event: &PaymentEvent) -> Value {
     let money = |amount: &Amount| json!({ "amount": amount.value(), "unit": amount.unit() });
     match event {
         PaymentEvent::Required { event, amount, pmi, description } => json!({

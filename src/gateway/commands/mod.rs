@@ -14,6 +14,7 @@ mod session;
 mod target;
 
 // Trying it out.
+mod demo;
 mod relay;
 
 use super::args::Command;
@@ -22,7 +23,7 @@ use super::exit::Outcome;
 /// Runs one command.
 pub(super) async fn run(command: Command) -> Outcome {
     match command {
-        Command::Demo(_) => Ok(()),
+        Command::Demo(args) => demo::run(&args).await,
         Command::Serve(args) => serve::run(&args).await,
         Command::Connect(args) => connect::run(&args).await,
         Command::Call(args) => call::run(&args).await,
