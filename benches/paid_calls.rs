@@ -22,14 +22,24 @@ const ROUNDS: usize = 5;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let calls = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(20_000);
+    let calls = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(20_000);
     println!("{calls} paid calls a round, {IN_FLIGHT} in flight, calls per second:");
     for round in 1..=ROUNDS {
         let memory = measure(Arc::new(MemoryLedger::new()), calls).await;
         let file = fresh_file();
-        let sqlite = measure(Arc::new(SqliteLedger::open(&file).expect("a ledger")), calls).await;
+        let sqlite = measure(
+            Arc::new(SqliteLedger::open(&file).expect("a ledger")),
+            calls,
+        )
+        .await;
         remove(&file);
-        println!("round {round}: memory {memory:.0}, sqlite {sqlite:.0}, ratio {:.2}", sqlite / memory);
+        println!(
+            "round {round}: memory {memory:.0}, sqlite {sqlite:.0}, ratio {:.2}",
+            sqlite / memory
+        );
     }
 }
 
@@ -42,7 +52,9 @@ async fn measure(ledger: Arc<dyn Ledger>, calls: usize) -> f64 {
         .limits(OpenLimits::new(1000, 10_000))
         .build()
         .expect("payments");
-    let server = with_server_payments(Arc::clone(&transport) as _, payments).await.expect("a server");
+    let server = with_server_payments(Arc::clone(&transport) as _, payments)
+        .await
+        .expect("a server");
     let handler = tokio::spawn(answer(Arc::clone(&server)));
     let started = Instant::now();
     let workers: Vec<_> = (0..IN_FLIGHT)
@@ -66,8 +78,13 @@ async fn call_repeatedly(client: &MemoryClient, calls: usize) -> usize {
     let mut answered = 0;
     for n in 0..calls {
         let params = json!({"name": "paid", "arguments": {"n": n}});
-        let request = Request::new(n as i64, "tools/call", &params).expect("a request").into();
-        let prepared = client.prepare(&request, &Introduction::default()).await.expect("prepared");
+        let request = Request::new(n as i64, "tools/call", &params)
+            .expect("a request")
+            .into();
+        let prepared = client
+            .prepare(&request, &Introduction::default())
+            .await
+            .expect("prepared");
         client.publish(&prepared).await.expect("published");
         loop {
             match client.recv().await.expect("a message").message {
@@ -85,11 +102,19 @@ async fn call_repeatedly(client: &MemoryClient, calls: usize) -> usize {
 
 async fn answer(server: Arc<PaidServer>) {
     while let Some(inbound) = server.recv().await {
-        let Message::Request(request) = inbound.message else { continue };
+        let Message::Request(request) = inbound.message else {
+            continue;
+        };
         let server = Arc::clone(&server);
         tokio::spawn(async move {
-            let response = Response { id: request.id, payload: Payload::Result(raw(&"done").expect("json")) };
-            server.send(&inbound.origin.reply_to, Outbound::new(response)).await.expect("sent");
+            let response = Response {
+                id: request.id,
+                payload: Payload::Result(raw(&"done").expect("json")),
+            };
+            server
+                .send(&inbound.origin.reply_to, Outbound::new(response))
+                .await
+                .expect("sent");
         });
     }
 }

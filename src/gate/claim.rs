@@ -63,7 +63,7 @@ impl Gate {
         };
         match look_up(processor, request, self.settings.processor_timeout).await {
             SettlementStatus::Settled(settlement) => {
-                self.settled(entry.id, settlement).await?;
+                self.settled(entry.id, &entry.amount, settlement).await?;
                 Ok(true)
             }
             _ => Ok(false),

@@ -9,7 +9,7 @@ use super::Gate;
 use super::watch::Watched;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{RequestEventId, Settlement};
+use crate::payment::{Amount, RequestEventId, Settlement};
 use crate::transport::{Inbound, ReplyTo};
 use crate::wire::{PaymentAcceptedParams, PaymentNotification};
 
@@ -29,7 +29,7 @@ pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>
         let acting = Arc::clone(&gate);
         gate.tasks.spawn(async move {
             let (id, outcome) = match watched {
-                Watched::Settled(id, settlement) => (id, acting.settled(id, settlement).await),
+                Watched::Settled { id, asked, settlement } => (id, acting.settled(id, &asked, settlement).await),
                 Watched::OfferEnded(id) => (id, acting.offer_ended(id).await),
             };
             if let Err(error) = outcome {
@@ -45,20 +45,17 @@ impl Gate {
     /// Writes a settlement down and serves the request that waits for it. Money that nobody waits for is an authorization
     /// for the same call, and the client is told.
     ///
-    /// Safe to repeat: the ledger makes each move once.
+    /// `asked` is what the payment request asked for. Safe to repeat: the ledger makes each move once.
     pub(super) async fn settled(
         self: &Arc<Self>,
         id: RequestEventId,
+        asked: &Amount,
         settlement: Settlement,
     ) -> Result<()> {
-        let Some(entry) = self.ledger.get(&id).await? else {
-            tracing::error!(entry = %id, "a payment settled that is not in the ledger");
-            return Ok(());
-        };
-        if settlement.amount.covers(&entry.amount) != Some(true) {
+        if settlement.amount.covers(asked) != Some(true) {
             tracing::error!(
-                entry = %id, pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(),
-                arrived = ?settlement.amount, "less arrived than was asked for; the call is not served"
+                entry = %id, amount = asked.value(), unit = %asked.unit(), arrived = ?settlement.amount,
+                "less arrived than was asked for; the call is not served"
             );
             return Ok(());
         }

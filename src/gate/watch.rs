@@ -20,8 +20,8 @@ use super::demand::offer_ends;
 use super::resolve_price::guarded;
 use crate::ledger::{Entry, EntryState};
 use crate::payment::{
-    Clock, PaymentProcessor, PaymentRequest, Pmi, RequestEventId, Settlement, SettlementNotice,
-    SettlementStatus, Timestamp,
+    Amount, Clock, PaymentProcessor, PaymentRequest, Pmi, RequestEventId, Settlement,
+    SettlementNotice, SettlementStatus, Timestamp,
 };
 
 /// How many commands, notices and events may wait. Senders wait when it is full; nothing is dropped.
@@ -40,7 +40,12 @@ const EARLY_NOTICES: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Watched {
     /// A rail says that it was paid.
-    Settled(RequestEventId, Settlement),
+    Settled {
+        id: RequestEventId,
+        /// What the payment request asked for.
+        asked: Amount,
+        settlement: Settlement,
+    },
     /// The offer has ended, the grace for the waiting request included.
     OfferEnded(RequestEventId),
 }
@@ -223,7 +228,7 @@ impl Watch {
             return;
         };
         match notice.settlement {
-            Some(settlement) => self.report(Watched::Settled(id, settlement)).await,
+            Some(settlement) => self.report_settled(id, settlement).await,
             None => self.look_up_at(id, Instant::now()),
         }
     }
@@ -237,7 +242,7 @@ impl Watch {
             SettlementStatus::Settled(settlement) => {
                 // Looked up again if the ledger could not take it; forgotten when it has.
                 self.look_up_at(id, Instant::now() + Duration::from_secs(5));
-                self.report(Watched::Settled(id, settlement)).await;
+                self.report_settled(id, settlement).await;
             }
             // Not even a clear no ends the watch before its time: wallets err, and money may still come.
             SettlementStatus::Pending
@@ -251,6 +256,18 @@ impl Watch {
                     self.look_up_at(id, again);
                 }
             }
+        }
+    }
+
+    async fn report_settled(&self, id: RequestEventId, settlement: Settlement) {
+        if let Some(payment) = self.payments.get(&id) {
+            let asked = payment.request.amount.clone();
+            self.report(Watched::Settled {
+                id,
+                asked,
+                settlement,
+            })
+            .await;
         }
     }
 

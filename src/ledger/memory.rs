@@ -10,12 +10,24 @@ use super::{
     STANDING_AT_MOST, Standing, Transition,
 };
 use crate::error::{Error, Result};
-use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
+use crate::payment::{
+    ClientPubkey, InvocationIdentity, PaymentInteraction, RequestEventId, Timestamp,
+};
 
 /// Keeps entries in memory. Not for money: what is not on disk is lost with the process.
 #[derive(Debug, Default)]
 pub struct MemoryLedger {
-    entries: Mutex<HashMap<RequestEventId, Entry>>,
+    books: Mutex<Books>,
+}
+
+/// The entries, and what finds them without reading all.
+#[derive(Debug, Default)]
+struct Books {
+    entries: HashMap<RequestEventId, Entry>,
+    by_call: HashMap<(ClientPubkey, InvocationIdentity), Vec<RequestEventId>>,
+    by_claimer: HashMap<RequestEventId, RequestEventId>,
+    open_of_client: HashMap<ClientPubkey, usize>,
+    open: usize,
 }
 
 impl MemoryLedger {
@@ -25,36 +37,83 @@ impl MemoryLedger {
         Self::default()
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<RequestEventId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    /// Writes `entry` in the place of what was there.
+    fn put(&mut self, entry: &Entry) {
+        let before = self.entries.insert(entry.id, entry.clone());
+        let was_open = before
+            .as_ref()
+            .is_some_and(|before| before.state.is_open_offer());
+        if before.is_none() {
+            self.by_call
+                .entry((entry.client, entry.identity))
+                .or_default()
+                .push(entry.id);
+        }
+        if let Some(claimer) = before.and_then(|before| before.claimed_by) {
+            self.by_claimer.remove(&claimer);
+        }
+        if let Some(claimer) = entry.claimed_by {
+            self.by_claimer.insert(claimer, entry.id);
+        }
+        let of_client = self.open_of_client.entry(entry.client).or_default();
+        match (was_open, entry.state.is_open_offer()) {
+            (false, true) => {
+                *of_client += 1;
+                self.open += 1;
+            }
+            (true, false) => {
+                *of_client -= 1;
+                self.open -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// The entries of one call by one client, oldest first.
+    fn of_call(&self, client: ClientPubkey, identity: InvocationIdentity) -> Vec<&Entry> {
+        let ids = self.by_call.get(&(client, identity));
+        let mut entries: Vec<&Entry> = ids
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.entries.get(id))
+            .collect();
+        entries.sort_by_key(|entry| (entry.quoted_at, entry.id));
+        entries
     }
 }
 
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn open(&self, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
-        let mut entries = self.entries();
-        if let Some(entry) = entries.get(&new.id) {
+        let mut books = self.books();
+        if let Some(entry) = books.entries.get(&new.id) {
             return Ok(Opened::Exists(entry.clone()));
         }
-        let (mut of_client, mut total) = (0, 0);
-        for entry in entries.values().filter(|entry| entry.state.is_open_offer()) {
-            total += 1;
-            if entry.client == new.client {
-                of_client += 1;
-                if new.interaction == PaymentInteraction::ExplicitGating
-                    && entry.interaction == new.interaction
-                    && entry.identity == new.identity
-                {
-                    return Ok(Opened::Outstanding(entry.clone()));
-                }
+        if new.interaction == PaymentInteraction::ExplicitGating {
+            let outstanding = books
+                .of_call(new.client, new.identity)
+                .into_iter()
+                .find(|entry| entry.state.is_open_offer() && entry.interaction == new.interaction);
+            if let Some(entry) = outstanding {
+                return Ok(Opened::Outstanding(entry.clone()));
             }
         }
-        if of_client >= limits.per_client || total >= limits.total {
+        let of_client = books
+            .open_of_client
+            .get(&new.client)
+            .copied()
+            .unwrap_or_default();
+        if of_client >= limits.per_client || books.open >= limits.total {
             return Ok(Opened::Full);
         }
         let entry = Entry::quoted(new);
-        entries.insert(entry.id, entry.clone());
+        books.put(&entry);
         Ok(Opened::New(entry))
     }
 
@@ -64,13 +123,14 @@ impl Ledger for MemoryLedger {
         moves: Vec<Transition>,
         at: Timestamp,
     ) -> Result<Applied> {
-        let mut entries = self.entries();
-        let entry = entries
-            .get_mut(id)
+        let mut books = self.books();
+        let entry = books
+            .entries
+            .get(id)
             .ok_or_else(|| Error::ledger("no such entry"))?;
         let applied = entry.make_all(moves, at);
         if let Applied::Moved(moved) = &applied {
-            *entry = moved.clone();
+            books.put(moved);
         }
         Ok(applied)
     }
@@ -81,36 +141,44 @@ impl Ledger for MemoryLedger {
         interaction: PaymentInteraction,
         at: Timestamp,
     ) -> Result<Option<Entry>> {
-        let mut entries = self.entries();
-        let oldest = entries
-            .values_mut()
-            .filter(|entry| entry.client == caller.client && entry.identity == caller.identity)
-            .filter(|entry| entry.is_claimable_under(interaction))
-            .min_by_key(|entry| (entry.quoted_at, entry.id));
-        Ok(oldest.and_then(|entry| {
-            let step = entry.make(Transition::Claim { by: caller.event }, at);
-            matches!(step, Move::To(_)).then(|| entry.clone())
-        }))
+        let mut books = self.books();
+        let oldest = books
+            .of_call(caller.client, caller.identity)
+            .into_iter()
+            .find(|entry| entry.is_claimable_under(interaction))
+            .cloned();
+        let Some(mut entry) = oldest else {
+            return Ok(None);
+        };
+        if !matches!(
+            entry.make(Transition::Claim { by: caller.event }, at),
+            Move::To(_)
+        ) {
+            return Ok(None);
+        }
+        books.put(&entry);
+        Ok(Some(entry))
     }
 
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
-        let entries = self.entries();
-        let of_event = entries
+        let books = self.books();
+        let of_event = books
+            .entries
             .get(&caller.event)
             .or_else(|| {
-                entries
-                    .values()
-                    .find(|entry| entry.claimed_by == Some(caller.event))
+                books
+                    .by_claimer
+                    .get(&caller.event)
+                    .and_then(|id| books.entries.get(id))
             })
             .cloned();
-        let mut of_identity: Vec<Entry> = entries
-            .values()
-            .filter(|entry| entry.client == caller.client && entry.identity == caller.identity)
+        let of_identity = books
+            .of_call(caller.client, caller.identity)
+            .into_iter()
             .filter(|entry| !entry.state.is_final())
+            .take(STANDING_AT_MOST)
             .cloned()
             .collect();
-        of_identity.sort_by_key(|entry| (entry.quoted_at, entry.id));
-        of_identity.truncate(STANDING_AT_MOST);
         Ok(Standing {
             of_event,
             of_identity,
@@ -118,13 +186,14 @@ impl Ledger for MemoryLedger {
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {
-        Ok(self.entries().get(id).cloned())
+        Ok(self.books().entries.get(id).cloned())
     }
 
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         let wanted = |state: &EntryState| filter.states.is_empty() || filter.states.contains(state);
         let mut listed: Vec<Entry> = self
-            .entries()
+            .books()
+            .entries
             .values()
             .filter(|entry| wanted(&entry.state))
             .filter(|entry| filter.client.is_none_or(|client| client == entry.client))
