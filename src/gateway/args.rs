@@ -65,6 +65,9 @@ pub(super) struct ServeArgs {
     /// A file with the secret key (nsec or hex); made beside the ledger if there is none
     #[arg(long, value_name = "FILE")]
     pub(super) secret_key_file: Option<PathBuf>,
+    /// Refuse calls that cannot succeed (no such tool, an argument missing) instead of charging for them [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) check_calls: Option<bool>,
     /// One child per client instead of one for all
     #[arg(long)]
     pub(super) isolate: bool,
@@ -268,7 +271,11 @@ mod tests {
     #[test]
     fn no_flag_takes_a_secret() {
         fn flags(command: &clap::Command, out: &mut Vec<String>) {
-            out.extend(command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)));
+            out.extend(
+                command
+                    .get_arguments()
+                    .filter_map(|arg| arg.get_long().map(str::to_owned)),
+            );
             command.get_subcommands().for_each(|sub| flags(sub, out));
         }
         let mut all = Vec::new();

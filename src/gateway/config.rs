@@ -44,6 +44,7 @@ pub(super) struct Serving {
     pub(super) encryption: EncryptionMode,
     pub(super) ledger: LedgerPlace,
     pub(super) key: Option<PathBuf>,
+    pub(super) check_calls: bool,
     pub(super) isolation: Option<Isolation>,
     pub(super) announce: bool,
     pub(super) info: ServerInfo,
@@ -89,7 +90,11 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
              with --allow-fake",
         ));
     }
-    let ledger = match args.ledger.clone().or_else(|| file.path(file.ledger.as_deref())) {
+    let ledger = match args
+        .ledger
+        .clone()
+        .or_else(|| file.path(file.ledger.as_deref()))
+    {
         Some(word) if is_memory(&word) => LedgerPlace::Memory,
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
@@ -105,6 +110,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
             .clone()
             .or_else(|| file.path(file.secret_key_file.as_deref())),
         ledger,
+        check_calls: args.check_calls.or(file.check_calls).unwrap_or(true),
         isolation: isolate.then_some(Isolation {
             most: most.unwrap_or(DEFAULT_CHILDREN),
             idle: CHILD_IDLE,
@@ -139,7 +145,8 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
         let address = relay
             .strip_prefix("wss://")
             .or_else(|| relay.strip_prefix("ws://"));
-        if address.is_none_or(|address| address.is_empty() || address.contains(char::is_whitespace)) {
+        if address.is_none_or(|address| address.is_empty() || address.contains(char::is_whitespace))
+        {
             return Err(Failure::usage(format!(
                 "relays: {relay:?} must be an address that begins with wss:// or ws://"
             )));
@@ -185,7 +192,10 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
 
 /// A price on the command line replaces that of the same capability in the file. It does not replace the whole list:
 /// then everything else would be free.
-fn merge_prices(mut prices: Vec<PricedCapability>, flags: &[PricedCapability]) -> Vec<PricedCapability> {
+fn merge_prices(
+    mut prices: Vec<PricedCapability>,
+    flags: &[PricedCapability],
+) -> Vec<PricedCapability> {
     prices.retain(|price| flags.iter().all(|flag| flag.capability != price.capability));
     prices.extend(flags.iter().cloned());
     prices
@@ -243,7 +253,17 @@ mod tests {
             pending_total = 7
             [rails.fake]
         "#;
-        let serving = serve(config, &["--allow-fake", "--price", "tool:a=9 sat", "--relay", "ws://b"]).unwrap();
+        let serving = serve(
+            config,
+            &[
+                "--allow-fake",
+                "--price",
+                "tool:a=9 sat",
+                "--relay",
+                "ws://b",
+            ],
+        )
+        .unwrap();
         assert_eq!(serving.relays, ["ws://b"]);
         assert_eq!(serving.encryption, EncryptionMode::Required);
         assert_eq!(serving.selling.payment_ttl, Duration::from_secs(60));
@@ -268,27 +288,79 @@ mod tests {
             ("relay = []", &[][..], "relay"),
             ("relays = [\"http://x\"]", &[], "relays"),
             ("relays = []", &[], "relays"),
-            ("relays = [\"ws://x\"]\nencryption = \"maybe\"", &[], "encryption"),
+            (
+                "relays = [\"ws://x\"]\nencryption = \"maybe\"",
+                &[],
+                "encryption",
+            ),
             ("relays = [\"ws://x\"]\npayment_ttl = 0", &[], "payment_ttl"),
-            ("relays = [\"ws://x\"]\npayment_ttl = -1", &[], "payment_ttl"),
+            (
+                "relays = [\"ws://x\"]\npayment_ttl = -1",
+                &[],
+                "payment_ttl",
+            ),
             ("relays = [\"ws://x\"]\n[rails.fake]", &[], "rails.fake"),
-            ("relays = [\"ws://x\"]\n[rails.lightning_nwc]", &[], "rails.lightning_nwc"),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_nwc]",
+                &[],
+                "rails.lightning_nwc",
+            ),
             ("relays = [\"ws://x\"]\n[rails.magic]", &[], "magic"),
-            ("relays = [\"ws://x\"]\n[limits]\npending_total = 0", &[], "limits.pending_total"),
-            ("[[price]]\ncapability = \"tool:a\"\namount = 0", &[], "tool:a"),
-            ("[[price]]\ncapability = \"tool:a\"\namount = -5", &[], "tool:a"),
-            ("[[price]]\ncapability = \"tool:a\"\namount = 1.5", &[], "amount"),
-            ("[[price]]\ncapability = \"tool:a\"\namount = 5\nmax_amount = 4", &[], "tool:a"),
-            ("[[price]]\ncapability = \"tool:a\"\namount = 5\nunit = \"Sats\"", &[], "unit"),
-            ("[[price]]\ncapability = \"tool:\"\namount = 5", &[], "tool:"),
+            (
+                "relays = [\"ws://x\"]\n[limits]\npending_total = 0",
+                &[],
+                "limits.pending_total",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 0",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = -5",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 1.5",
+                &[],
+                "amount",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\nmax_amount = 4",
+                &[],
+                "tool:a",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\nunit = \"Sats\"",
+                &[],
+                "unit",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:\"\namount = 5",
+                &[],
+                "tool:",
+            ),
             ("[[price]]\ncapability = \"tool:a\"", &[], "tool:a"),
             ("[[price]]\namount = 5", &[], "capability"),
-            ("[[price]]\ncapability = \"tool:a\"\nprice = 5", &[], "price"),
-            ("relays = [\"ws://x\"]\n[[price]]\ncapability = \"tool:a\"\namount = 5", &[], "--allow-fake"),
+            (
+                "[[price]]\ncapability = \"tool:a\"\nprice = 5",
+                &[],
+                "price",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[[price]]\ncapability = \"tool:a\"\namount = 5",
+                &[],
+                "--allow-fake",
+            ),
             ("relays = [", &[], "tollkeeper.toml"),
         ] {
             let failure = serve(config, flags).unwrap_err();
-            assert!(failure.message().contains(named), "{config}: {}", failure.message());
+            assert!(
+                failure.message().contains(named),
+                "{config}: {}",
+                failure.message()
+            );
             assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
         }
     }

@@ -17,7 +17,11 @@ const HOME: &str = "TOLLKEEPER_HOME";
 ///
 /// When the platform does not say where that is.
 pub(super) fn folder() -> Result<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(home) = set(HOME) {
         return Ok(home);
     }
@@ -29,7 +33,9 @@ pub(super) fn folder() -> Result<PathBuf> {
         set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")))
     };
     data.map(|data| data.join("tollkeeper")).ok_or_else(|| {
-        Error::config(format!("{HOME} must name a folder: this platform does not say where data belongs"))
+        Error::config(format!(
+            "{HOME} must name a folder: this platform does not say where data belongs"
+        ))
     })
 }
 
@@ -43,9 +49,9 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(folder)
-        .map_err(|source| Error::config(format!("cannot make the folder {}", folder.display())).with_source(source))
+    builder.create(folder).map_err(|source| {
+        Error::config(format!("cannot make the folder {}", folder.display())).with_source(source)
+    })
 }
 
 /// The key in `file`; makes one and keeps it there if there is none.
@@ -59,7 +65,10 @@ pub(super) fn key(file: &Path) -> Result<NostrKeys> {
     if let Some(keys) = read_key(file)? {
         return Ok(keys);
     }
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         make_folder(folder)?;
     }
     let keys = NostrKeys::generate();
@@ -68,15 +77,17 @@ pub(super) fn key(file: &Path) -> Result<NostrKeys> {
     };
     // Written beside and linked into place, so that nobody ever reads half a key and the first one wins.
     let draft = file.with_extension(format!("new-{}", std::process::id()));
-    let written = write_private(&draft, &keys.reveal_secret_hex())
-        .and_then(|()| fs::hard_link(&draft, file).or_else(|error| match error.kind() {
+    let written = write_private(&draft, &keys.reveal_secret_hex()).and_then(|()| {
+        fs::hard_link(&draft, file).or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
             // A file system without links.
             _ => write_private(file, &keys.reveal_secret_hex()),
-        }));
+        })
+    });
     let _ = fs::remove_file(&draft);
     written.map_err(failed)?;
-    read_key(file)?.ok_or_else(|| Error::config(format!("cannot read the key in {}", file.display())))
+    read_key(file)?
+        .ok_or_else(|| Error::config(format!("cannot read the key in {}", file.display())))
 }
 
 /// The key in `file`; `None` if there is no such file.
@@ -95,7 +106,10 @@ pub(super) fn read_key(file: &Path) -> Result<Option<NostrKeys>> {
     };
     warn_if_open_to_others(file);
     NostrKeys::parse(&text).map(Some).map_err(|_| {
-        Error::config(format!("{} must hold a secret key: nsec1… or 64 hex digits", file.display()))
+        Error::config(format!(
+            "{} must hold a secret key: nsec1… or 64 hex digits",
+            file.display()
+        ))
     })
 }
 
@@ -134,7 +148,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
         let left: Vec<_> = fs::read_dir(file.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no draft is left behind");

@@ -16,6 +16,7 @@ mod shutdown;
 mod wire_up;
 
 // The server that is sold.
+mod call_check;
 mod child;
 
 // One file per command.

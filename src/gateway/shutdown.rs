@@ -8,7 +8,8 @@ use super::exit::{Failure, Outcome};
 pub(super) fn requested() -> Outcome<CancellationToken> {
     let token = CancellationToken::new();
     let cancelled = token.clone();
-    let signals = signals().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let signals = signals()
+        .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     tokio::spawn(async move {
         signals.await;
         cancelled.cancel();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{PayingArgs, ServerArgs};
+use super::call_check::CallCheck;
 use super::config::{self, LedgerPlace, Selling, Serving};
 use super::exit::{Failure, Outcome};
 use super::{home, secrets};
@@ -30,7 +31,10 @@ pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
             Ok(Arc::new(MemoryLedger::new()))
         }
         LedgerPlace::File(file) => {
-            if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            if let Some(folder) = file
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+            {
                 home::make_folder(folder)?;
             }
             Ok(Arc::new(SqliteLedger::open(file)?))
@@ -68,13 +72,20 @@ pub(super) async fn server_transport(
 }
 
 /// Prices, rails, rules and ledger of a server.
-pub(super) fn server_payments(selling: &Selling, ledger: Arc<dyn Ledger>) -> Outcome<ServerPayments> {
+pub(super) fn server_payments(
+    selling: &Selling,
+    ledger: Arc<dyn Ledger>,
+    check: Option<CallCheck>,
+) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(selling.prices.clone())
         .ledger(ledger)
         .payment_ttl(selling.payment_ttl)
         .interaction(selling.interaction)
         .limits(selling.limits);
+    if let Some(check) = check {
+        builder = builder.resolve_price(check);
+    }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
         builder = builder.processor(FakeProcessor::new());
@@ -84,13 +95,14 @@ pub(super) fn server_payments(selling: &Selling, ledger: Arc<dyn Ledger>) -> Out
 
 /// The price list, with every mistake that can be seen without a server.
 pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
-    PriceList::new(selling.prices.clone()).map_err(|error| Failure::usage(format!("price: {error}")))
+    PriceList::new(selling.prices.clone())
+        .map_err(|error| Failure::usage(format!("price: {error}")))
 }
 
 /// The client's end of the relays, ready for requests.
 pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
-    let (server, named) = parse_server(&args.server)
-        .map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
+    let (server, named) =
+        parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
     let relays = config::relays(&args.relays, &named)?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
@@ -147,7 +159,10 @@ fn keys_from_environment() -> Outcome<Option<NostrKeys>> {
     let Some(text) = secrets::read(secrets::SECRET_KEY)? else {
         return Ok(None);
     };
-    NostrKeys::parse(&text)
-        .map(Some)
-        .map_err(|_| Failure::usage(format!("{} must be nsec1… or 64 hex digits", secrets::SECRET_KEY)))
+    NostrKeys::parse(&text).map(Some).map_err(|_| {
+        Failure::usage(format!(
+            "{} must be nsec1… or 64 hex digits",
+            secrets::SECRET_KEY
+        ))
+    })
 }

@@ -10,28 +10,28 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A folder for everything that one test writes.
-pub struct Scratch(TempDir);
+pub(crate) struct Scratch(TempDir);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// `tollkeeper` with a home of its own and nothing inherited that could change what it does.
-    pub fn tollkeeper(&self, home: &str) -> Command {
+    pub(crate) fn tollkeeper(&self, home: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollkeeper"));
         for name in [
             "TOLLKEEPER_RELAYS",
@@ -50,26 +50,26 @@ impl Scratch {
     }
 
     /// How often the tools that count were executed.
-    pub fn executions(&self) -> usize {
+    pub(crate) fn executions(&self) -> usize {
         std::fs::read(self.path("count")).map_or(0, |text| text.len())
     }
 }
 
 /// The MCP server that the tests sell.
-pub fn mini_mcp() -> [String; 2] {
+pub(crate) fn mini_mcp() -> [String; 2] {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/mini_mcp.py");
     ["python3".to_owned(), script.display().to_string()]
 }
 
 /// A process that writes JSON lines on stdout.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<Value>,
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,12 +93,8 @@ impl Running {
         }
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The next line; `None` once there are no more.
-    pub fn next(&self) -> Option<Value> {
+    pub(crate) fn next(&self) -> Option<Value> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
@@ -107,10 +103,12 @@ impl Running {
     }
 
     /// The next line that `wanted` wants; what comes before it is passed over, and returned.
-    pub fn until(&self, wanted: impl Fn(&Value) -> bool) -> (Value, Vec<Value>) {
+    pub(crate) fn until(&self, wanted: impl Fn(&Value) -> bool) -> (Value, Vec<Value>) {
         let mut before = Vec::new();
         loop {
-            let line = self.next().unwrap_or_else(|| panic!("ended after {before:?}"));
+            let line = self
+                .next()
+                .unwrap_or_else(|| panic!("ended after {before:?}"));
             if wanted(&line) {
                 return (line, before);
             }
@@ -118,30 +116,36 @@ impl Running {
         }
     }
 
-    pub fn say(&mut self, message: &Value) {
+    pub(crate) fn say(&mut self, message: &Value) {
         let stdin = self.stdin.as_mut().unwrap();
         writeln!(stdin, "{message}").unwrap();
         stdin.flush().unwrap();
     }
 
     /// Asks as an MCP client and waits for the answer.
-    pub fn ask(&mut self, id: impl Into<Value>, method: &str, params: Value) -> Value {
+    pub(crate) fn ask(&mut self, id: impl Into<Value>, method: &str, params: &Value) -> Value {
         let id = id.into();
         self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
         self.until(|line| line["id"] == id).0
     }
 
-    pub fn close_stdin(&mut self) {
+    pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
     /// SIGTERM, to this process only.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -161,13 +165,13 @@ impl Drop for Running {
 }
 
 /// A relay in a process of its own.
-pub struct Relay {
+pub(crate) struct Relay {
     _running: Running,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Relay {
-    pub fn start(scratch: &Scratch) -> Self {
+    pub(crate) fn start(scratch: &Scratch) -> Self {
         let mut command = scratch.tollkeeper("relay");
         command.args(["relay", "--listen", "127.0.0.1:0", "--json"]);
         let running = Running::start(command);
@@ -181,18 +185,18 @@ impl Relay {
 }
 
 /// `serve` with the tests' MCP server.
-pub struct Server {
-    pub running: Running,
-    pub ready: Value,
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) ready: Value,
     relay: String,
 }
 
 impl Server {
-    pub fn start(scratch: &Scratch, relay: &Relay, flags: &[&str]) -> Self {
+    pub(crate) fn start(scratch: &Scratch, relay: &Relay, flags: &[&str]) -> Self {
         Self::start_with(scratch.tollkeeper("server"), relay, flags)
     }
 
-    pub fn start_with(mut command: Command, relay: &Relay, flags: &[&str]) -> Self {
+    pub(crate) fn start_with(mut command: Command, relay: &Relay, flags: &[&str]) -> Self {
         command
             .args(["serve", "--json", "--allow-fake", "--relay", &relay.url])
             .args(flags)
@@ -207,18 +211,26 @@ impl Server {
         }
     }
 
-    pub fn npub(&self) -> &str {
+    pub(crate) fn npub(&self) -> &str {
         self.ready["npub"].as_str().unwrap()
     }
 
     /// A command that talks to this server, from `home`.
     fn client(&self, scratch: &Scratch, home: &str, command: &str) -> Command {
         let mut client = scratch.tollkeeper(home);
-        client.args([command, self.npub(), "--relay", &self.relay, "--timeout", "30", "--allow-fake"]);
+        client.args([
+            command,
+            self.npub(),
+            "--relay",
+            &self.relay,
+            "--timeout",
+            "30",
+            "--allow-fake",
+        ]);
         client
     }
 
-    pub fn call(&self, scratch: &Scratch, home: &str, words: &[&str]) -> Called {
+    pub(crate) fn call(&self, scratch: &Scratch, home: &str, words: &[&str]) -> Called {
         let mut command = self.client(scratch, home, "call");
         command.arg("--json").args(words);
         let output = command.output().unwrap();
@@ -234,7 +246,7 @@ impl Server {
         }
     }
 
-    pub fn connect(&self, scratch: &Scratch, home: &str, flags: &[&str]) -> Running {
+    pub(crate) fn connect(&self, scratch: &Scratch, home: &str, flags: &[&str]) -> Running {
         let mut command = self.client(scratch, home, "connect");
         command.args(flags);
         Running::start(command)
@@ -243,15 +255,15 @@ impl Server {
 
 /// What came of `call --json`.
 #[derive(Debug)]
-pub struct Called {
-    pub code: Option<i32>,
-    pub last: Value,
-    pub lines: Vec<Value>,
+pub(crate) struct Called {
+    pub(crate) code: Option<i32>,
+    pub(crate) last: Value,
+    pub(crate) lines: Vec<Value>,
 }
 
 impl Called {
     /// The text of a result.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         assert_eq!(self.code, Some(0), "{self:?}");
         assert_eq!(self.last["event"], "result", "{self:?}");
         self.last["result"]["content"][0]["text"].as_str().unwrap()

@@ -91,15 +91,15 @@ def call(request_id, params):
     raise KeyError("unknown tool " + str(name))
 
 
-def tool(name, properties=None):
-    schema = {"type": "object", "properties": properties or {}}
+def tool(name, properties=None, required=()):
+    schema = {"type": "object", "properties": properties or {}, "required": list(required)}
     return {"name": name, "description": "The tool " + name, "inputSchema": schema}
 
 
 NUMBER = {"type": "number"}
 TEXT = {"type": "string"}
 TOOLS = [
-    tool("add", {"a": NUMBER, "b": NUMBER}),
+    tool("add", {"a": NUMBER, "b": NUMBER}, ["a", "b"]),
     tool("echo", {"text": TEXT}),
     tool("slow", {"until": TEXT, "label": TEXT}),
     tool("fail"),

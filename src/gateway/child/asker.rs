@@ -113,7 +113,10 @@ pub(super) fn reply_to_child(request: Request) -> Response {
     if request.method == "ping" {
         return empty(request.id);
     }
-    let error = ErrorObject::new(METHOD_NOT_FOUND, "Clients cannot be asked over this transport");
+    let error = ErrorObject::new(
+        METHOD_NOT_FOUND,
+        "Clients cannot be asked over this transport",
+    );
     Response::from_error(request.id, &error)
 }
 

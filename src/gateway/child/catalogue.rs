@@ -3,7 +3,7 @@
 //! `check` holds the price list against it, announcements repeat it, and a call of a tool that is not in it need not be
 //! charged for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -33,6 +33,8 @@ const LISTS: [(&str, &str); 4] = [
 pub(crate) struct Catalogue {
     capabilities: HashSet<String>,
     items: Vec<Listed>,
+    /// Where each tool is among the items.
+    tools: HashMap<String, usize>,
 }
 
 /// One item of one list.
@@ -87,7 +89,7 @@ impl Catalogue {
             capabilities: declared
                 .map(|declared| declared.keys().cloned().collect())
                 .unwrap_or_default(),
-            items: Vec::new(),
+            ..Self::default()
         };
         for (list, capability) in LISTS {
             if !catalogue.capabilities.contains(capability) {
@@ -102,6 +104,13 @@ impl Catalogue {
                 Err(error) => warn!(%error, list, "the server does not list what it offers"),
             }
         }
+        catalogue.tools = catalogue
+            .items
+            .iter()
+            .enumerate()
+            .filter(|(_, listed)| listed.method == method::TOOLS_CALL)
+            .map(|(at, listed)| (listed.name.clone(), at))
+            .collect();
         catalogue
     }
 
@@ -110,12 +119,16 @@ impl Catalogue {
         &self.items
     }
 
-    /// The tools, each with its input schema.
-    pub(crate) fn tools(&self) -> impl Iterator<Item = (&str, Option<&Value>)> {
+    /// The tools.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = &Listed> {
         self.items
             .iter()
             .filter(|listed| listed.method == method::TOOLS_CALL)
-            .map(|listed| (listed.name.as_str(), listed.item.get("inputSchema")))
+    }
+
+    /// The tool of this name.
+    pub(crate) fn tool(&self, name: &str) -> Option<&Listed> {
+        self.tools.get(name).and_then(|at| self.items.get(*at))
     }
 
     /// Whether the server declares what `method` belongs to.

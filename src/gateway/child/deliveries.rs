@@ -40,7 +40,8 @@ struct Inner {
 
 impl Deliveries {
     pub(super) fn new(transport: Arc<dyn ServerTransport>) -> Self {
-        let (broadcasts, mut waiting) = mpsc::channel::<(Option<ClientPubkey>, Message)>(BROADCASTS);
+        let (broadcasts, mut waiting) =
+            mpsc::channel::<(Option<ClientPubkey>, Message)>(BROADCASTS);
         let tasks = TaskTracker::new();
         let out = Arc::clone(&transport);
         tokio::spawn(async move {
@@ -83,7 +84,9 @@ impl Deliveries {
     /// Sends what is not the answer yet.
     pub(super) fn progress(&self, to: &ReplyTo, message: Message) {
         let mut lanes = self.lanes();
-        let lane = lanes.entry(to.event).or_insert_with(|| self.open_lane(to.clone()));
+        let lane = lanes
+            .entry(to.event)
+            .or_insert_with(|| self.open_lane(to.clone()));
         if lane.try_send((Outbound::new(message), None)).is_err() {
             debug!(event = %to.event.short(), "progress dropped: the client is slow");
         }
@@ -104,7 +107,8 @@ impl Deliveries {
     }
 
     fn open_lane(&self, to: ReplyTo) -> Lane {
-        let (lane, mut waiting) = mpsc::channel::<(Outbound, Option<OwnedSemaphorePermit>)>(PROGRESS);
+        let (lane, mut waiting) =
+            mpsc::channel::<(Outbound, Option<OwnedSemaphorePermit>)>(PROGRESS);
         let transport = Arc::clone(&self.0.transport);
         self.0.tasks.spawn(async move {
             while let Some((outbound, permit)) = waiting.recv().await {

@@ -86,9 +86,8 @@ impl Pool {
         if is_request {
             member.running.load.add();
         }
-        if let Err(
-            mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job),
-        ) = member.running.inbox.try_send(job)
+        if let Err(mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) =
+            member.running.inbox.try_send(job)
         {
             if is_request {
                 member.running.load.done();

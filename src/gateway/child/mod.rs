@@ -74,7 +74,12 @@ impl ChildCommand {
 /// Leaves the arguments out: people put tokens there.
 impl std::fmt::Debug for ChildCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ChildCommand({}, {} args)", self.program, self.args.len())
+        write!(
+            f,
+            "ChildCommand({}, {} args)",
+            self.program,
+            self.args.len()
+        )
     }
 }
 

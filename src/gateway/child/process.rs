@@ -115,7 +115,11 @@ async fn write(mut stdin: ChildStdin, mut outgoing: mpsc::Receiver<Message>) {
     }
 }
 
-async fn read(stdout: impl AsyncRead + Unpin, incoming: mpsc::Sender<Message>, gone: CancellationToken) {
+async fn read(
+    stdout: impl AsyncRead + Unpin,
+    incoming: mpsc::Sender<Message>,
+    gone: CancellationToken,
+) {
     let mut lines = BoundedLines::new(stdout, MAX_LINE);
     loop {
         let line = tokio::select! {

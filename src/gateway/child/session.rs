@@ -35,9 +35,14 @@ impl ServerIntroduction {
     }
 
     /// The answer to a client's own `initialize` with `params`, of a child that is shared if `shared`.
-    pub(super) fn for_client(&self, params: Option<&RawValue>, shared: bool) -> Result<Box<RawValue>> {
+    pub(super) fn for_client(
+        &self,
+        params: Option<&RawValue>,
+        shared: bool,
+    ) -> Result<Box<RawValue>> {
         let mut result = self.result.clone();
-        let asked: Option<Value> = params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let asked: Option<Value> =
+            params.and_then(|params| serde_json::from_str(params.get()).ok());
         let asked = asked
             .as_ref()
             .and_then(|params| params.get("protocolVersion"))
@@ -106,9 +111,12 @@ async fn introduce(asker: &Asker) -> Result<Value> {
         "capabilities": {},
         "clientInfo": { "name": "tollkeeper", "version": env!("CARGO_PKG_VERSION") },
     });
-    let result = asker.ask(method::INITIALIZE, &params, START_PATIENCE).await?;
-    let result: Value = serde_json::from_str(result.get())
-        .map_err(|source| Error::wire("the server's introduction cannot be read").with_source(source))?;
+    let result = asker
+        .ask(method::INITIALIZE, &params, START_PATIENCE)
+        .await?;
+    let result: Value = serde_json::from_str(result.get()).map_err(|source| {
+        Error::wire("the server's introduction cannot be read").with_source(source)
+    })?;
     if !result.is_object() {
         return Err(Error::wire("the server's introduction is not an object"));
     }
@@ -163,7 +171,11 @@ mod tests {
             ("1999-01-01", "2025-06-18", "2025-06-18"),
             ("2099-01-01", "2024-11-05", "2024-11-05"),
         ] {
-            assert_eq!(answer(asked, spoken)["protocolVersion"], answered, "{asked}");
+            assert_eq!(
+                answer(asked, spoken)["protocolVersion"],
+                answered,
+                "{asked}"
+            );
         }
     }
 

@@ -23,7 +23,8 @@ impl Subscriptions {
     }
 
     pub(super) fn remove(&mut self, client: &ClientPubkey, uri: &str) {
-        self.0.retain(|(who, what)| (who, what.as_str()) != (client, uri));
+        self.0
+            .retain(|(who, what)| (who, what.as_str()) != (client, uri));
     }
 
     /// Whether somebody other than `client` subscribed to `uri`.
@@ -37,9 +38,9 @@ impl Subscriptions {
     pub(super) fn subscribers(&self, uri: &str) -> Vec<ClientPubkey> {
         let mut subscribers = Vec::new();
         for (who, what) in &self.0 {
-            let part = uri
-                .strip_prefix(what.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || what.ends_with('/'));
+            let part = uri.strip_prefix(what.as_str()).is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with('/') || what.ends_with('/')
+            });
             if part && !subscribers.contains(who) {
                 subscribers.push(*who);
             }

@@ -158,10 +158,7 @@ impl Worker {
     async fn hold_until<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(future);
         loop {
-            let patience = self
-                .held
-                .front()
-                .map(|job| job.arrived + RESTART_PATIENCE);
+            let patience = self.held.front().map(|job| job.arrived + RESTART_PATIENCE);
             tokio::select! {
                 done = &mut future => return Some(done),
                 () = self.setup.stop.cancelled() => return None,
@@ -186,11 +183,11 @@ impl Worker {
             tokio::select! {
                 () = self.setup.stop.cancelled() => return End::Stopped,
                 message = session.process.from.recv() => match message {
-                    Some(message) => self.from_child(message, session).await,
+                    Some(message) => self.take_from_child(message, session).await,
                     None => return End::Lost,
                 },
                 next = next_job(&to, &mut self.held, &mut self.inbox) => match next {
-                    Some((room, job)) => self.from_client(job, room).await,
+                    Some((room, job)) => self.take_from_client(job, room).await,
                     None if to.is_closed() => return End::Lost,
                     None => return End::Stopped,
                 },
@@ -199,7 +196,7 @@ impl Worker {
         }
     }
 
-    async fn from_client(&mut self, job: Job, room: mpsc::Permit<'_, Message>) {
+    async fn take_from_client(&mut self, job: Job, room: mpsc::Permit<'_, Message>) {
         match job.message {
             Message::Request(request) => self.request(request, job.reply_to, room).await,
             Message::Notification(notification) if notification.method == method::CANCELLED => {
@@ -247,14 +244,17 @@ impl Worker {
                 room.send(labelled.into());
             }
             Err(_) => {
-                let error = ErrorObject::new(SERVER_ERROR_CODE, "Too many requests at once; try again later");
+                let error = ErrorObject::new(
+                    SERVER_ERROR_CODE,
+                    "Too many requests at once; try again later",
+                );
                 let answer = Outbound::new(Response::from_error(id, &error)).handler_lost();
                 self.answer(reply_to, answer).await;
             }
         }
     }
 
-    async fn from_child(&mut self, message: Message, session: &Session) {
+    async fn take_from_child(&mut self, message: Message, session: &Session) {
         match message {
             Message::Response(response) => {
                 if let Some(response) = session.asker.answer(response) {
@@ -319,7 +319,10 @@ impl Worker {
             method::CANCELLED => {}
             // All else may be about one client's call, and of a shared child nobody knows whose.
             _ if self.setup.only.is_some() => out.broadcast(self.setup.only, notification.into()),
-            other => debug!(method = other, "a notification of the shared child is not passed on"),
+            other => debug!(
+                method = other,
+                "a notification of the shared child is not passed on"
+            ),
         }
     }
 
@@ -367,7 +370,8 @@ impl Worker {
             self.forget(&id);
             let error = ErrorObject::new(SERVER_ERROR_CODE, "The request was cancelled");
             if let Some(ended) = self.open.answer(Response::from_error(id, &error)) {
-                self.answer(ended.reply_to, Outbound::new(ended.message)).await;
+                self.answer(ended.reply_to, Outbound::new(ended.message))
+                    .await;
             }
         }
         while let Some(id) = first_before(&self.overdue, now) {
@@ -389,7 +393,10 @@ impl Worker {
         self.subscribing.clear();
         let open = self.open.drain();
         if !open.is_empty() {
-            warn!(requests = open.len(), "the child left requests without an answer");
+            warn!(
+                requests = open.len(),
+                "the child left requests without an answer"
+            );
         }
         for (id, reply_to) in open {
             self.answer(reply_to, Outbound::new(lost(id)).handler_lost())

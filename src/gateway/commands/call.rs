@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{content, session};
 use super::target::Target;
+use super::{content, session};
 use crate::client::{CallOutcome, PaidClient, PaymentEvent};
 use crate::gateway::args::CallArgs;
 use crate::gateway::exit::{Failure, Outcome, with_causes};
@@ -26,7 +26,9 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
     let called = async {
         let transport = wire_up::client_transport(&args.server).await?;
         let client = wire_up::paid_client(transport, &args.paying, report.on_payment())?;
-        let outcome = Call::new(&client, Duration::from_secs(args.server.timeout)).run(&target).await;
+        let outcome = Call::new(&client, Duration::from_secs(args.server.timeout))
+            .run(&target)
+            .await;
         client.close().await;
         Outcome::Ok(outcome)
     };
@@ -84,7 +86,11 @@ impl<'a> Call<'a> {
 }
 
 fn show_progress(message: &Message) {
-    let Message::Notification(Notification { method, params: Some(params) }) = message else {
+    let Message::Notification(Notification {
+        method,
+        params: Some(params),
+    }) = message
+    else {
         return;
     };
     if method != method::PROGRESS {
@@ -93,7 +99,10 @@ fn show_progress(message: &Message) {
     let Ok(params) = serde_json::from_str::<Value>(params.get()) else {
         return;
     };
-    let text = params.get("message").and_then(Value::as_str).unwrap_or_default();
+    let text = params
+        .get("message")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let number = |key: &str| params.get(key).map(ToString::to_string);
     tracing::info!(
         progress = number("progress"),
@@ -124,10 +133,9 @@ impl Report {
 
     fn outcome(&self, outcome: &CallOutcome) -> Outcome {
         let Some(result) = outcome.response.result() else {
-            let error = outcome
-                .response
-                .error()
-                .unwrap_or_else(|| ErrorObject::new(SERVER_ERROR_CODE, "The server's error cannot be read"));
+            let error = outcome.response.error().unwrap_or_else(|| {
+                ErrorObject::new(SERVER_ERROR_CODE, "The server's error cannot be read")
+            });
             return self.error(&error, outcome.paid.as_ref());
         };
         if self.as_json {
@@ -157,7 +165,10 @@ impl Report {
             }
             return Err(Failure::failed(message));
         }
-        let said = error.data.as_ref().and_then(|data| serde_json::from_str(data.get()).ok());
+        let said = error
+            .data
+            .as_ref()
+            .and_then(|data| serde_json::from_str(data.get()).ok());
         let mut data = match said {
             Some(Value::Object(data)) => data,
             Some(other) => Map::from_iter([("data".to_owned(), other)]),
@@ -199,7 +210,12 @@ struct Failed<'a> {
 pub(super) fn payment_line(event: &PaymentEvent) -> Value {
     let money = |amount: &Amount| json!({ "amount": amount.value(), "unit": amount.unit() });
     match event {
-        PaymentEvent::Required { event, amount, pmi, description } => json!({
+        PaymentEvent::Required {
+            event,
+            amount,
+            pmi,
+            description,
+        } => json!({
             "event": "payment_required", "request": event, "price": money(amount), "pmi": pmi, "description": description,
         }),
         PaymentEvent::Paid { event, amount } => {
@@ -223,8 +239,14 @@ pub(super) fn payment_line(event: &PaymentEvent) -> Value {
 /// The same for people.
 pub(super) fn payment_remark(event: &PaymentEvent) -> Option<String> {
     Some(match event {
-        PaymentEvent::Required { amount, description, .. } => {
-            let what = description.as_deref().map(|text| format!(" for {}", harmless(text)));
+        PaymentEvent::Required {
+            amount,
+            description,
+            ..
+        } => {
+            let what = description
+                .as_deref()
+                .map(|text| format!(" for {}", harmless(text)));
             format!("the server asks for {amount}{}", what.unwrap_or_default())
         }
         PaymentEvent::Paid { amount, .. } => format!("paid {amount}"),
@@ -232,7 +254,9 @@ pub(super) fn payment_remark(event: &PaymentEvent) -> Option<String> {
             format!("nobody knows whether {amount} were paid; the budget keeps them reserved")
         }
         PaymentEvent::Rejected { message, .. } => {
-            let why = message.as_deref().map(|text| format!(": {}", harmless(text)));
+            let why = message
+                .as_deref()
+                .map(|text| format!(": {}", harmless(text)));
             format!("the server refuses{}", why.unwrap_or_default())
         }
         PaymentEvent::Declined { reason, .. } => format!("not paid: {reason}"),

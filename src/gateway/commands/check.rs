@@ -40,7 +40,9 @@ fn without_server(prices: &PriceList, as_json: bool) -> Outcome {
         }
     }
     if !as_json {
-        output::remark("the rules are sound; to see what they price, add -- and the command of the server");
+        output::remark(
+            "the rules are sound; to see what they price, add -- and the command of the server",
+        );
     }
     Ok(())
 }
@@ -77,7 +79,7 @@ fn hold_against<'a>(prices: &PriceList, catalogue: &'a Catalogue) -> Verdict<'a>
             // A price on a whole method needs no item that is listed, only a server that knows the method.
             let whole = entry.capability.name.is_none()
                 || crate::wire::method::listing(&list_of(&entry.capability.method)).is_none();
-            !used && !(whole && catalogue.declares(&entry.capability.method))
+            !(used || whole && catalogue.declares(&entry.capability.method))
         })
         .cloned()
         .collect();
@@ -126,7 +128,8 @@ fn overlapping(prices: &PriceList, listed: &Listed) -> Vec<Arc<PricedCapability>
         .iter()
         .filter(|entry| {
             let name = entry.capability.name.as_ref();
-            entry.capability.method == listed.method && name.is_some_and(|name| name.overlaps(&pattern))
+            entry.capability.method == listed.method
+                && name.is_some_and(|name| name.overlaps(&pattern))
         })
         .cloned()
         .collect()
@@ -148,7 +151,9 @@ impl Verdict<'_> {
             let (status, rules) = match priced {
                 Priced::Free => ("free", Vec::new()),
                 Priced::By(entry) => ("priced", vec![rule(entry)]),
-                Priced::InPart(entries) => ("in_part", entries.iter().map(|entry| rule(entry)).collect()),
+                Priced::InPart(entries) => {
+                    ("in_part", entries.iter().map(|entry| rule(entry)).collect())
+                }
                 Priced::Unclear => ("refused", Vec::new()),
             };
             free += usize::from(status == "free");
@@ -206,7 +211,14 @@ impl Verdict<'_> {
         if self.idle.is_empty() {
             return Ok(());
         }
-        let rules: Vec<String> = self.idle.iter().map(|entry| entry.capability.to_string()).collect();
-        Err(Failure::failed(format!("price: these rules match nothing: {}", rules.join(", "))))
+        let rules: Vec<String> = self
+            .idle
+            .iter()
+            .map(|entry| entry.capability.to_string())
+            .collect();
+        Err(Failure::failed(format!(
+            "price: these rules match nothing: {}",
+            rules.join(", ")
+        )))
     }
 }

@@ -19,7 +19,9 @@ use crate::gateway::exit::{Failure, Outcome, with_causes};
 use crate::gateway::lines::BoundedLines;
 use crate::gateway::{shutdown, wire_up};
 use crate::transport::MessageChannel;
-use crate::wire::{ErrorObject, INVALID_REQUEST_CODE, Message, RequestId, Response, SERVER_ERROR_CODE};
+use crate::wire::{
+    ErrorObject, INVALID_REQUEST_CODE, Message, RequestId, Response, SERVER_ERROR_CODE,
+};
 
 /// Longest line taken from the host.
 const MAX_LINE: usize = 16 * 1024 * 1024;
@@ -64,9 +66,9 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
     /// Until the host closes stdin and has all its answers, or the channel ends.
     async fn carry(&self, stdin: impl AsyncRead + Unpin, patience: Duration) -> Outcome {
         tokio::select! {
-            outcome = self.to_host() => outcome,
+            outcome = self.carry_to_host() => outcome,
             outcome = async {
-                self.from_host(stdin).await?;
+                self.carry_from_host(stdin).await?;
                 // The host may have asked and closed at once, as scripts do.
                 let _ = timeout(patience, self.open.all_answered()).await;
                 Ok(())
@@ -74,7 +76,7 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
         }
     }
 
-    async fn from_host(&self, stdin: impl AsyncRead + Unpin) -> Outcome {
+    async fn carry_from_host(&self, stdin: impl AsyncRead + Unpin) -> Outcome {
         let mut lines = BoundedLines::new(stdin, MAX_LINE);
         while let Some(line) = lines
             .next()
@@ -84,8 +86,11 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
             let text = std::str::from_utf8(&line.bytes).ok().filter(|_| !line.cut);
             match text.map(Message::parse) {
                 Some(Ok(message)) => self.forward(message).await?,
-                Some(Err(_)) if serde_json::from_slice::<serde::de::IgnoredAny>(&line.bytes).is_ok() => {
-                    self.complain(INVALID_REQUEST_CODE, "Invalid Request").await?;
+                Some(Err(_))
+                    if serde_json::from_slice::<serde::de::IgnoredAny>(&line.bytes).is_ok() =>
+                {
+                    self.complain(INVALID_REQUEST_CODE, "Invalid Request")
+                        .await?;
                 }
                 _ => self.complain(PARSE_ERROR, "Parse error").await?,
             }
@@ -108,14 +113,17 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
         warn!(error = with_causes(&error), "a message was not sent");
         match id {
             Some(id) => {
-                let error = ErrorObject::new(SERVER_ERROR_CODE, format!("The server cannot be reached: {error}"));
+                let error = ErrorObject::new(
+                    SERVER_ERROR_CODE,
+                    format!("The server cannot be reached: {error}"),
+                );
                 self.write(Response::from_error(id, &error).into()).await
             }
             None => Ok(()),
         }
     }
 
-    async fn to_host(&self) -> Outcome {
+    async fn carry_to_host(&self) -> Outcome {
         while let Some(message) = self.channel.recv().await {
             self.write(message).await?;
         }
@@ -132,7 +140,8 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
 
     /// An error about something that has no id.
     async fn complain(&self, code: i64, message: &str) -> Outcome {
-        let error = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
+        let error =
+            json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
         self.write_line(error.to_string()).await
     }
 
@@ -144,7 +153,9 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
             stdout.flush().await
         };
         // A host that does not read any more is gone.
-        written.await.map_err(|error: std::io::Error| Failure::failed(format!("stdout: {error}")))
+        written
+            .await
+            .map_err(|error: std::io::Error| Failure::failed(format!("stdout: {error}")))
     }
 }
 

@@ -31,9 +31,16 @@ fn part(part: &Value) -> String {
         return text;
     }
     let kind = text(part, "type").unwrap_or_else(|| "data".to_owned());
-    let what = text(part, "mimeType").or_else(|| text(part, "uri")).unwrap_or_default();
-    let data = part.get("data").or_else(|| part.get("blob")).and_then(Value::as_str);
-    let size = data.map(|data| format!(", {} bytes of base64", data.len())).unwrap_or_default();
+    let what = text(part, "mimeType")
+        .or_else(|| text(part, "uri"))
+        .unwrap_or_default();
+    let data = part
+        .get("data")
+        .or_else(|| part.get("blob"))
+        .and_then(Value::as_str);
+    let size = data
+        .map(|data| format!(", {} bytes of base64", data.len()))
+        .unwrap_or_default();
     format!("[{kind} {what}{size}]")
 }
 
@@ -46,10 +53,22 @@ mod tests {
     #[test]
     fn text_is_shown_and_the_rest_is_named() {
         for (result, shown) in [
-            (json!({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), "a\nb"),
-            (json!({"content": [{"type": "image", "mimeType": "image/png", "data": "AAAA"}]}), "[image image/png, 4 bytes of base64]"),
-            (json!({"contents": [{"uri": "a:b", "text": "c\u{1b}[0m"}]}), "c\u{fffd}[0m"),
-            (json!({"messages": [{"role": "user", "content": {"type": "text", "text": "hi"}}]}), "user: hi"),
+            (
+                json!({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}),
+                "a\nb",
+            ),
+            (
+                json!({"content": [{"type": "image", "mimeType": "image/png", "data": "AAAA"}]}),
+                "[image image/png, 4 bytes of base64]",
+            ),
+            (
+                json!({"contents": [{"uri": "a:b", "text": "c\u{1b}[0m"}]}),
+                "c\u{fffd}[0m",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": {"type": "text", "text": "hi"}}]}),
+                "user: hi",
+            ),
             (json!({"content": [], "structuredContent": 1}), "1"),
         ] {
             assert_eq!(as_text(&result), shown);

@@ -12,9 +12,7 @@ use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::wire_up;
 use crate::payment::{PaymentInteraction, Pmi, PriceRange};
 use crate::transport::{ClientInbound, ClientTransport, Introduction};
-use crate::wire::{
-    CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method,
-};
+use crate::wire::{CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method};
 
 const MOST_PAGES: usize = 1000;
 
@@ -55,11 +53,16 @@ struct Offer {
 
 impl Inspection {
     async fn run(&mut self, as_json: bool) -> Outcome {
-        let introduction = self.ask(method::INITIALIZE, &session::introduction()).await??;
+        let introduction = self
+            .ask(method::INITIALIZE, &session::introduction())
+            .await??;
         self.say(session::initialized()).await?;
         let mut offers = Vec::new();
         for (list, capability, kind) in LISTS {
-            if introduction.pointer(&format!("/capabilities/{capability}")).is_none() {
+            if introduction
+                .pointer(&format!("/capabilities/{capability}"))
+                .is_none()
+            {
                 continue;
             }
             match self.list(list, kind).await? {
@@ -92,8 +95,14 @@ impl Inspection {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error.0)),
             };
-            let prices: Vec<CapTag> = self.tags[before..].iter().filter_map(CapTag::from_tag).collect();
-            let items = page.get_mut(key).and_then(Value::as_array_mut).map(std::mem::take);
+            let prices: Vec<CapTag> = self.tags[before..]
+                .iter()
+                .filter_map(CapTag::from_tag)
+                .collect();
+            let items = page
+                .get_mut(key)
+                .and_then(Value::as_array_mut)
+                .map(std::mem::take);
             for item in items.unwrap_or_default() {
                 if let Some(name) = item.get(name).and_then(Value::as_str) {
                     let notation = format!("{kind}:{name}");
@@ -133,21 +142,34 @@ impl Inspection {
         let patience = self.patience;
         let asked = self.exchange(request.into());
         let response = tokio::time::timeout(patience, asked).await.map_err(|_| {
-            Failure::failed(format!("the server did not answer {method} in time (--timeout)"))
+            Failure::failed(format!(
+                "the server did not answer {method} in time (--timeout)"
+            ))
         })??;
         if let Some(result) = response.result() {
             let result = serde_json::from_str(result.get())
                 .map_err(|_| Failure::failed(format!("the answer to {method} cannot be read")))?;
             return Ok(Ok(result));
         }
-        let error = response.error().unwrap_or_else(|| ErrorObject::new(0, "unreadable error"));
+        let error = response
+            .error()
+            .unwrap_or_else(|| ErrorObject::new(0, "unreadable error"));
         Ok(Err(Refused(error)))
     }
 
     async fn exchange(&mut self, message: Message) -> Outcome<Response> {
-        let prepared = self.transport.prepare(&message, &Introduction::default()).await?;
+        let prepared = self
+            .transport
+            .prepare(&message, &Introduction::default())
+            .await?;
         self.transport.publish(&prepared).await?;
-        while let Some(ClientInbound { message, in_reply_to, tags, .. }) = self.transport.recv().await {
+        while let Some(ClientInbound {
+            message,
+            in_reply_to,
+            tags,
+            ..
+        }) = self.transport.recv().await
+        {
             self.tags.extend(tags);
             if let Message::Response(response) = message
                 && in_reply_to == Some(prepared.event)
@@ -159,11 +181,20 @@ impl Inspection {
     }
 
     async fn say(&self, said: Notification) -> Outcome {
-        let prepared = self.transport.prepare(&said.into(), &Introduction::default()).await?;
+        let prepared = self
+            .transport
+            .prepare(&said.into(), &Introduction::default())
+            .await?;
         Ok(self.transport.publish(&prepared).await?)
     }
 
-    fn print_json(&self, introduction: &Value, offers: &[Offer], pmis: &[Pmi], interactions: &[PaymentInteraction]) {
+    fn print_json(
+        &self,
+        introduction: &Value,
+        offers: &[Offer],
+        pmis: &[Pmi],
+        interactions: &[PaymentInteraction],
+    ) {
         output::json(&json!({
             "event": "server",
             "pubkey": self.transport.server(),
@@ -196,7 +227,11 @@ struct Refused(ErrorObject);
 
 impl From<Refused> for Failure {
     fn from(Refused(error): Refused) -> Self {
-        Self::failed(format!("the server answered: {} ({})", harmless(&error.message), error.code))
+        Self::failed(format!(
+            "the server answered: {} ({})",
+            harmless(&error.message),
+            error.code
+        ))
     }
 }
 
@@ -222,9 +257,19 @@ fn price_of(prices: &[CapTag], notation: &str) -> Option<PriceRange> {
     best.map(|cap| cap.price.clone())
 }
 
-fn print_text(introduction: &Value, offers: &[Offer], pmis: &[Pmi], interactions: &[PaymentInteraction]) {
+fn print_text(
+    introduction: &Value,
+    offers: &[Offer],
+    pmis: &[Pmi],
+    interactions: &[PaymentInteraction],
+) {
     let paint = Paint::stdout();
-    let text = |pointer: &str| introduction.pointer(pointer).and_then(Value::as_str).map(harmless);
+    let text = |pointer: &str| {
+        introduction
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(harmless)
+    };
     let name = text("/serverInfo/name").unwrap_or_else(|| "a server without a name".to_owned());
     let version = text("/serverInfo/version").unwrap_or_default();
     output::line(&paint.bold(format!("{name} {version}").trim_end()));
@@ -232,17 +277,30 @@ fn print_text(introduction: &Value, offers: &[Offer], pmis: &[Pmi], interactions
         true => "none".to_owned(),
         false => words.join(", "),
     };
-    output::line(&format!("paid by     {}", words(pmis.iter().map(Pmi::as_str).collect())));
-    let interactions = interactions.iter().map(|interaction| interaction.as_str()).collect();
+    output::line(&format!(
+        "paid by     {}",
+        words(pmis.iter().map(Pmi::as_str).collect())
+    ));
+    let interactions = interactions
+        .iter()
+        .map(|interaction| interaction.as_str())
+        .collect();
     output::line(&format!("lifecycles  {}", words(interactions)));
     for offer in offers {
         let price = match &offer.price {
             Some(price) => paint.green(&price.to_string()),
             None => paint.dim("free"),
         };
-        output::line(&format!("\n{}  {price}", paint.bold(&harmless(&offer.notation))));
+        output::line(&format!(
+            "\n{}  {price}",
+            paint.bold(&harmless(&offer.notation))
+        ));
         if let Some(description) = &offer.description {
-            let first = harmless(description).lines().next().unwrap_or_default().to_owned();
+            let first = harmless(description)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             output::line(&format!("  {first}"));
         }
     }
@@ -254,12 +312,24 @@ mod tests {
 
     #[test]
     fn the_price_of_a_name_is_that_of_the_most_specific_tag() {
-        let tags = [["tool:*", "1"], ["tool:a*", "2"], ["tool:ab", "3"], ["prompt:ab", "4"]];
+        let tags = [
+            ["tool:*", "1"],
+            ["tool:a*", "2"],
+            ["tool:ab", "3"],
+            ["prompt:ab", "4"],
+        ];
         let prices: Vec<CapTag> = tags
             .iter()
-            .filter_map(|[capability, price]| CapTag::from_tag(&Tag::new(["cap", capability, price, "sats"])))
+            .filter_map(|[capability, price]| {
+                CapTag::from_tag(&Tag::new(["cap", capability, price, "sats"]))
+            })
             .collect();
-        for (notation, price) in [("tool:ab", Some(3)), ("tool:ac", Some(2)), ("tool:b", Some(1)), ("resource:ab", None)] {
+        for (notation, price) in [
+            ("tool:ab", Some(3)),
+            ("tool:ac", Some(2)),
+            ("tool:b", Some(1)),
+            ("resource:ab", None),
+        ] {
             let found = price_of(&prices, notation).map(|price| price.min().value());
             assert_eq!(found, price, "{notation}");
         }

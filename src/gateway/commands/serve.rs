@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::args::ServeArgs;
+use crate::gateway::call_check::CallCheck;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint};
@@ -37,11 +38,16 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let ledger = wire_up::ledger(&serving.ledger)?;
-    let payments = wire_up::server_payments(&serving.selling, ledger)?;
     let starting = async {
         let children = Children::start(command, serving.isolation).await?;
+        let check = serving
+            .check_calls
+            .then(|| CallCheck::new(children.catalogue()));
+        let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
-        let paid = with_server_payments(Arc::clone(&transport) as Arc<dyn ServerTransport>, payments).await?;
+        let paid =
+            with_server_payments(Arc::clone(&transport) as Arc<dyn ServerTransport>, payments)
+                .await?;
         Outcome::Ok((children, transport, paid))
     };
     let (children, transport, paid) = tokio::select! {
@@ -56,7 +62,10 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         announce_changes(&transport, &children);
     }
     let drop_calls = CancellationToken::new();
-    let work = tokio::spawn(children.serve(Arc::clone(&paid) as Arc<dyn ServerTransport>, drop_calls.clone()));
+    let work = tokio::spawn(children.serve(
+        Arc::clone(&paid) as Arc<dyn ServerTransport>,
+        drop_calls.clone(),
+    ));
     let ready = Ready {
         npub: &npub,
         pubkey: pubkey.to_string(),
@@ -84,7 +93,9 @@ async fn finish(
     tracing::info!("stopping");
     paid.gate().closing().cancel();
     if timeout(FINISH, &mut work).await.is_err() {
-        tracing::warn!("some calls did not end in time; whoever paid for one gets the right to it back");
+        tracing::warn!(
+            "some calls did not end in time; whoever paid for one gets the right to it back"
+        );
         drop_calls.cancel();
         let _ = timeout(LEAVE, &mut work).await;
     }
@@ -109,11 +120,18 @@ impl Ready<'_> {
             return;
         }
         let paint = Paint::stdout();
-        let relays: String = self.relays.iter().map(|relay| format!(" --relay {relay}")).collect();
+        let relays: String = self
+            .relays
+            .iter()
+            .map(|relay| format!(" --relay {relay}"))
+            .collect();
         output::line(&paint.bold(&format!("serving as {}", self.npub)));
         output::line(&format!("prices      {}", self.priced));
         output::line(&format!("relays      {}", self.relays.join(", ")));
-        output::line(&format!("look at it  tollkeeper inspect {}{relays}", self.npub));
+        output::line(&format!(
+            "look at it  tollkeeper inspect {}{relays}",
+            self.npub
+        ));
     }
 }
 

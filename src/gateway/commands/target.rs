@@ -50,7 +50,9 @@ fn read(arguments: &[String], value_of: fn(&str) -> Value) -> Outcome<Map<String
             .split_once('=')
             .filter(|(key, _)| !key.is_empty())
             .ok_or_else(|| {
-                Failure::usage(format!("KEY=VALUE: {argument:?} must be a name, '=' and a value"))
+                Failure::usage(format!(
+                    "KEY=VALUE: {argument:?} must be a name, '=' and a value"
+                ))
             })?;
         if read.insert(key.to_owned(), value_of(value)).is_some() {
             return Err(Failure::usage(format!("KEY=VALUE: {key:?} is given twice")));
@@ -78,9 +80,16 @@ mod tests {
 
     #[test]
     fn arguments_are_json_where_they_parse_as_json() {
-        let target = parse("tool:add", &["a=1", "b=\"1\"", "c=x=y", "d=[1,{}]", "e=", "f=true"]).unwrap();
+        let target = parse(
+            "tool:add",
+            &["a=1", "b=\"1\"", "c=x=y", "d=[1,{}]", "e=", "f=true"],
+        )
+        .unwrap();
         let arguments = json!({"a": 1, "b": "1", "c": "x=y", "d": [1, {}], "e": "", "f": true});
-        assert_eq!(target.params, json!({"name": "add", "arguments": arguments}));
+        assert_eq!(
+            target.params,
+            json!({"name": "add", "arguments": arguments})
+        );
         let prompt = parse("prompt:p", &["a=1"]).unwrap();
         assert_eq!(prompt.params["arguments"], json!({"a": "1"}));
         let resource = parse("resource:a://b:c", &[]).unwrap();
@@ -99,7 +108,11 @@ mod tests {
             ("resource:x", &["a=1"]),
         ] {
             let failure = parse(capability, arguments).unwrap_err();
-            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2), "{capability}");
+            assert_eq!(
+                failure.exit_code(),
+                std::process::ExitCode::from(2),
+                "{capability}"
+            );
         }
     }
 }

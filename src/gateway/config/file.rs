@@ -6,7 +6,9 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
-use crate::payment::{Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit};
+use crate::payment::{
+    Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+};
 use crate::transport::nostr::EncryptionMode;
 
 /// The whole file.
@@ -19,6 +21,7 @@ pub(super) struct File {
     pub(super) ledger: Option<PathBuf>,
     pub(super) payment_ttl: Option<u64>,
     pub(super) secret_key_file: Option<PathBuf>,
+    pub(super) check_calls: Option<bool>,
     pub(super) isolate: Option<bool>,
     pub(super) max_children: Option<usize>,
     pub(super) announce: Option<bool>,
@@ -77,7 +80,9 @@ impl File {
             .map_err(|error| Failure::usage(format!("--config: cannot read {shown}: {error}")))?;
         let mut file: Self = toml::from_str(&text)
             .map_err(|error| Failure::usage(format!("--config: {shown}: {error}")))?;
-        path.parent().unwrap_or(Path::new("")).clone_into(&mut file.folder);
+        path.parent()
+            .unwrap_or(Path::new(""))
+            .clone_into(&mut file.folder);
         Ok(file)
     }
 
@@ -114,7 +119,8 @@ impl Price {
             let value = value
                 .and_then(|value| u64::try_from(value).ok())
                 .filter(|value| *value > 0);
-            let wanted = || crate::Error::config(format!("{key} must be a whole number of at least 1"));
+            let wanted =
+                || crate::Error::config(format!("{key} must be a whole number of at least 1"));
             Amount::new(value.ok_or_else(wanted)?, unit.clone())
         };
         let min = amount("amount", self.amount)?;

@@ -37,7 +37,11 @@ pub(super) struct Bought {
 }
 
 impl Buyer {
-    pub(super) async fn connect(server: ServerPubkey, relay: &DevRelay, story: Arc<Story>) -> Outcome<Self> {
+    pub(super) async fn connect(
+        server: ServerPubkey,
+        relay: &DevRelay,
+        story: Arc<Story>,
+    ) -> Outcome<Self> {
         let transport = NostrClientTransport::builder(NostrKeys::generate(), server)
             .relays([relay.url()])
             .connect()

@@ -60,7 +60,11 @@ pub(super) async fn run(args: &DemoArgs) -> Outcome {
 }
 
 /// The server's end of the relay, with the gate in front.
-async fn open_shop(keys: NostrKeys, relay: &DevRelay, ledger: Arc<dyn Ledger>) -> Outcome<Arc<PaidServer>> {
+async fn open_shop(
+    keys: NostrKeys,
+    relay: &DevRelay,
+    ledger: Arc<dyn Ledger>,
+) -> Outcome<Arc<PaidServer>> {
     let transport: Arc<dyn ServerTransport> = NostrServerTransport::builder(keys)
         .relays([relay.url()])
         .connect()
@@ -79,7 +83,11 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn make() -> Outcome<Self> {
-        let name = format!("tollkeeper-demo-{}-{:08x}", std::process::id(), crate::gateway::wire_up::first_request_id());
+        let name = format!(
+            "tollkeeper-demo-{}-{:08x}",
+            std::process::id(),
+            crate::gateway::wire_up::first_request_id()
+        );
         let folder = std::env::temp_dir().join(name);
         home::make_folder(&folder)?;
         Ok(Self(folder))

@@ -73,20 +73,32 @@ impl ServerHandler for Shop {
 
 /// A fixed price, a range, and one that is never for sale. `hello` is free.
 pub(super) fn prices() -> Result<Vec<PricedCapability>> {
-    ["tool:add=7 sats", "tool:reverse=1-50 sats", "tool:secret=1000 sats"]
-        .into_iter()
-        .map(str::parse)
-        .collect()
+    [
+        "tool:add=7 sats",
+        "tool:reverse=1-50 sats",
+        "tool:secret=1000 sats",
+    ]
+    .into_iter()
+    .map(str::parse)
+    .collect()
 }
 
 /// A sat per character of a text, and no secrets for anybody.
-pub(super) async fn resolve_price(call: Invocation, listed: PricedCapability) -> Result<PriceDecision, Error> {
+pub(super) async fn resolve_price(
+    call: Invocation,
+    listed: PricedCapability,
+) -> Result<PriceDecision, Error> {
     match call.name.as_deref() {
         Some("secret") => Ok(PriceDecision::reject("secrets are not for sale")),
         Some("reverse") => {
-            let text = call.params.pointer("/arguments/text").and_then(|text| text.as_str());
+            let text = call
+                .params
+                .pointer("/arguments/text")
+                .and_then(|text| text.as_str());
             let length = text.unwrap_or_default().chars().count();
-            let sats = u64::try_from(length).unwrap_or(u64::MAX).clamp(1, listed.price.max().value());
+            let sats = u64::try_from(length)
+                .unwrap_or(u64::MAX)
+                .clamp(1, listed.price.max().value());
             Ok(Quote::new(Amount::new(sats, Unit::SATS)?).into())
         }
         _ => Ok(Quote::new(listed.price.min()).into()),

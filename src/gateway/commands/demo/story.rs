@@ -32,21 +32,33 @@ impl Story {
 
     pub(super) fn server(&self, npub: &str, prices: &PriceList) {
         if self.as_json {
-            output::json(&json!({ "event": "server", "npub": npub, "priced": prices.entries().len() }));
+            output::json(
+                &json!({ "event": "server", "npub": npub, "priced": prices.entries().len() }),
+            );
             return;
         }
         output::line(&format!("server  {npub}"));
         for entry in prices.entries() {
-            output::line(&format!("        {:14} {}", entry.capability.to_string(), entry.price));
+            output::line(&format!(
+                "        {:14} {}",
+                entry.capability.to_string(),
+                entry.price
+            ));
         }
-        output::line("client  with a budget of 100 sats (play money: the fake rail settles by itself)");
+        output::line(
+            "client  with a budget of 100 sats (play money: the fake rail settles by itself)",
+        );
     }
 
     pub(super) fn call(&self, tool: &str, arguments: &Value) {
         if self.as_json {
             output::json(&json!({ "event": "call", "tool": tool, "arguments": arguments }));
         } else {
-            output::line(&format!("\n{} {}", self.paint.bold(&format!("→ {tool}")), self.paint.dim(&arguments.to_string())));
+            output::line(&format!(
+                "\n{} {}",
+                self.paint.bold(&format!("→ {tool}")),
+                self.paint.dim(&arguments.to_string())
+            ));
         }
     }
 
@@ -57,19 +69,31 @@ impl Story {
         }
         let paint = self.paint;
         let (what, amount, about) = match event {
-            PaymentEvent::Required { event, amount, pmi, .. } => {
-                (paint.yellow("← payment_required"), format!("{amount} by {pmi}"), event)
+            PaymentEvent::Required {
+                event, amount, pmi, ..
+            } => (
+                paint.yellow("← payment_required"),
+                format!("{amount} by {pmi}"),
+                event,
+            ),
+            PaymentEvent::Paid { event, amount } => {
+                (paint.bold("  paid            "), amount.to_string(), event)
             }
-            PaymentEvent::Paid { event, amount } => (paint.bold("  paid            "), amount.to_string(), event),
-            PaymentEvent::Accepted { event, amount } => {
-                (paint.green("← payment_accepted"), format!("{amount} sats"), event)
-            }
+            PaymentEvent::Accepted { event, amount } => (
+                paint.green("← payment_accepted"),
+                format!("{amount} sats"),
+                event,
+            ),
             PaymentEvent::Rejected { event, message } => {
                 let why = harmless(message.as_deref().unwrap_or_default());
                 (paint.red("← payment_rejected"), why, event)
             }
-            PaymentEvent::Declined { event, reason } => (paint.red("  declined        "), reason.to_string(), event),
-            PaymentEvent::Unknown { event, amount } => (paint.red("  outcome unknown "), amount.to_string(), event),
+            PaymentEvent::Declined { event, reason } => {
+                (paint.red("  declined        "), reason.to_string(), event)
+            }
+            PaymentEvent::Unknown { event, amount } => {
+                (paint.red("  outcome unknown "), amount.to_string(), event)
+            }
         };
         output::line(&self.about(&what, &amount, *about));
     }
@@ -78,7 +102,10 @@ impl Story {
         if self.as_json {
             output::json(&json!({ "event": "result", "text": text }));
         } else {
-            output::line(&format!("{} {text}", self.paint.green("← result          ")));
+            output::line(&format!(
+                "{} {text}",
+                self.paint.green("← result          ")
+            ));
         }
     }
 
@@ -86,7 +113,11 @@ impl Story {
         if self.as_json {
             output::json(&json!({ "event": "error", "message": message }));
         } else {
-            output::line(&format!("{} {}", self.paint.red("← error           "), harmless(message)));
+            output::line(&format!(
+                "{} {}",
+                self.paint.red("← error           "),
+                harmless(message)
+            ));
         }
     }
 

@@ -25,7 +25,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) async fn add_up(ledger: &Arc<dyn Ledger>, bought: &Bought, executions: usize) -> Result<Self> {
+    pub(super) async fn add_up(
+        ledger: &Arc<dyn Ledger>,
+        bought: &Bought,
+        executions: usize,
+    ) -> Result<Self> {
         let entries = ledger.list(&EntryFilter::new(Vec::new(), ALL)).await?;
         let delivered = entries
             .iter()
@@ -42,13 +46,18 @@ impl Tally {
             rejected_calls: bought.rejected,
             settled_sats,
             executions,
-            ledger_open: entries.iter().filter(|entry| !entry.state.is_final()).count(),
+            ledger_open: entries
+                .iter()
+                .filter(|entry| !entry.state.is_final())
+                .count(),
             buyer_agrees: bought.paid == delivered && bought.spent_sats == settled_sats,
         })
     }
 
     /// Whether everything that was paid was executed, once, and nothing else was.
     pub(super) fn balances(&self) -> bool {
-        self.buyer_agrees && self.ledger_open == 0 && self.executions == self.free_calls + self.paid_calls
+        self.buyer_agrees
+            && self.ledger_open == 0
+            && self.executions == self.free_calls + self.paid_calls
     }
 }
