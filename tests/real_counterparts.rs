@@ -7,7 +7,10 @@
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code, reason = "shared with tests/cli.rs, which brings its own relay and server")]
+#[allow(
+    dead_code,
+    reason = "shared with tests/cli.rs, which brings its own relay and server"
+)]
 #[path = "support/binary.rs"]
 mod binary;
 
@@ -22,7 +25,12 @@ use serde_json::{Value, json};
 use binary::{Called, PATIENCE, Running, Scratch};
 
 /// The price of a sum, and of everything else that begins like it.
-const PRICES: [&str; 4] = ["--price", "tool:get-sum=21 sat", "--price", "tool:get-*=5 sat"];
+const PRICES: [&str; 4] = [
+    "--price",
+    "tool:get-sum=21 sat",
+    "--price",
+    "tool:get-*=5 sat",
+];
 
 /// What others wrote, as installed.
 struct Counterparts {
@@ -41,7 +49,10 @@ impl Counterparts {
             Err(reason) => {
                 let test = std::thread::current().name().unwrap_or("a test").to_owned();
                 // Not `eprintln!`, which the harness keeps to itself while a test passes.
-                let _ = writeln!(std::io::stderr(), "\n{test}: SKIPPED (tests/real/setup failed: {reason})");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\n{test}: SKIPPED (tests/real/setup failed: {reason})"
+                );
                 None
             }
         }
@@ -55,9 +66,15 @@ impl Counterparts {
             .map_err(|error| format!("bash: {error}"))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(said.trim().lines().last().unwrap_or("it says nothing").to_owned());
+            return Err(said
+                .trim()
+                .lines()
+                .last()
+                .unwrap_or("it says nothing")
+                .to_owned());
         }
-        let folder = std::env::var_os("TOLLKEEPER_SERVICES").map_or_else(|| checkout.join(".services"), PathBuf::from);
+        let folder = std::env::var_os("TOLLKEEPER_SERVICES")
+            .map_or_else(|| checkout.join(".services"), PathBuf::from);
         let folder = folder.canonicalize().map_err(|error| error.to_string())?;
         Ok(Self { folder })
     }
@@ -70,7 +87,13 @@ impl Counterparts {
 
     /// The MCP project's clock, from PyPI.
     fn time(&self) -> Vec<String> {
-        [&self.path("python/bin/mcp-server-time"), "--local-timezone", "UTC"].map(str::to_owned).to_vec()
+        [
+            &self.path("python/bin/mcp-server-time"),
+            "--local-timezone",
+            "UTC",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 
     fn python(&self) -> String {
@@ -92,9 +115,11 @@ impl Counterparts {
                 None => command.env_remove(name),
             };
         }
-        command
-            .env("TOLLKEEPER_SERVICES", &self.folder)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(name));
+        command.env("TOLLKEEPER_SERVICES", &self.folder).arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/real")
+                .join(name),
+        );
         command
     }
 
@@ -151,13 +176,25 @@ impl<'a> Shop<'a> {
     fn buyer(&self, home: &str, word: &str, flags: &[&str]) -> Command {
         let mut command = self.scratch.tollkeeper(home);
         command
-            .args([word, self.npub(), "--relay", &self.relay, "--timeout", "30", "--allow-fake"])
+            .args([
+                word,
+                self.npub(),
+                "--relay",
+                &self.relay,
+                "--timeout",
+                "30",
+                "--allow-fake",
+            ])
             .args(flags);
         command
     }
 
     fn call(&self, home: &str, words: &[&str]) -> Called {
-        let output = self.buyer(home, "call", words).arg("--json").output().unwrap();
+        let output = self
+            .buyer(home, "call", words)
+            .arg("--json")
+            .output()
+            .unwrap();
         let lines: Vec<Value> = String::from_utf8(output.stdout)
             .unwrap()
             .lines()
@@ -173,7 +210,10 @@ impl<'a> Shop<'a> {
     /// What a script of ours reports that buys `plan` through `connect`.
     fn buy(&self, mut script: Command, plan: &Value, flags: &[&str]) -> Value {
         let connect = self.buyer("unused", "connect", flags);
-        script.arg(plan.to_string()).arg(connect.get_program()).args(connect.get_args());
+        script
+            .arg(plan.to_string())
+            .arg(connect.get_program())
+            .args(connect.get_args());
         let mut running = Running::start(script);
         let report = running.next().expect("the buyer must report");
         assert!(running.wait().success());
@@ -184,27 +224,35 @@ impl<'a> Shop<'a> {
     fn books(&self) -> Vec<Value> {
         let books = books_of(self.scratch);
         let mut command = self.scratch.tollkeeper("shop");
-        let output = command.args(["ledger", "list", "--json", "--ledger", &books]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = command
+            .args(["ledger", "list", "--json", "--ledger", &books])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
-    /// How much was settled, and for how many entries.
-    fn takings(&self) -> (u64, usize) {
-        let settled: Vec<u64> = self.books().iter().filter_map(|row| row["settled"].as_u64()).collect();
-        (settled.iter().sum(), settled.len())
-    }
-
-    /// Waits until the books show that `count` paid calls were served; nothing else may have been settled.
+    /// Waits until the books show that `count` paid calls were served, and returns those that do.
+    ///
+    /// What was offered and declined is of no interest: the fake rail settles it all the same, sooner or later.
     fn delivered(&self, count: usize) -> Vec<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
             let books = self.books();
-            let delivered = books.iter().filter(|row| row["state"] == "delivered").count();
-            if delivered == count {
-                assert_eq!(self.takings().1, count, "{books:?}");
-                return books;
+            let delivered: Vec<Value> = books
+                .iter()
+                .filter(|row| row["state"] == "delivered")
+                .cloned()
+                .collect();
+            if delivered.len() >= count {
+                return delivered;
             }
             assert!(Instant::now() < until, "{books:?}");
             std::thread::sleep(Duration::from_millis(20));
@@ -224,21 +272,27 @@ fn assert_refused(called: &Called) {
     assert_eq!(called.code, Some(1), "{called:?}");
     assert_eq!(called.last["event"], "error", "{called:?}");
     assert_eq!(called.last["data"]["spent"], sats(0), "{called:?}");
-    assert!(called.lines.iter().all(|line| line["event"] != "payment_sent"), "{called:?}");
+    assert!(
+        called
+            .lines
+            .iter()
+            .all(|line| line["event"] != "payment_sent"),
+        "{called:?}"
+    );
 }
 
-/// Free, paid, too dear, unknown: what a call can be, under one mode of encryption and one lifecycle.
-fn sell_everything(encryption: &str, lifecycle: &str) {
-    let Some(real) = Counterparts::get() else { return };
+/// Free, paid, without hope, too dear: what a call can be, under one mode of encryption.
+fn sell_everything(encryption: &str) {
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
     let flags = [&PRICES[..], &["--encryption", encryption]].concat();
     let shop = Shop::open(&scratch, &relay, &flags, &real.everything());
     assert_eq!(shop.ready["priced"], 2);
-    let call = |words: &[&str]| {
-        let how = ["--encryption", encryption, "--payment-interaction", lifecycle];
-        shop.call("buyer", &[words, &how].concat())
-    };
+    let call =
+        |words: &[&str]| shop.call("buyer", &[words, &["--encryption", encryption]].concat());
 
     let free = call(&["tool:echo", "message=hi"]);
     assert_eq!(free.text(), "Echo: hi");
@@ -250,59 +304,80 @@ fn sell_everything(encryption: &str, lifecycle: &str) {
     assert_eq!(paid.text(), "The sum of 2 and 3 is 5.");
     assert_eq!(paid.last["paid"], sats(21));
     let books = shop.delivered(1);
+    assert_eq!(books.len(), 1);
     assert_eq!(books[0]["capability"], "tool:get-sum");
-    assert_eq!((&books[0]["settled"], &books[0]["unit"]), (&json!(21), &json!("sats")));
-    assert_eq!(books[0]["payment_interaction"], lifecycle);
+    assert_eq!(
+        (&books[0]["settled"], &books[0]["unit"]),
+        (&json!(21), &json!("sats"))
+    );
+
+    // What cannot succeed is not even quoted.
+    let unknown = call(&["tool:get-nothing", "--budget", "100 sats"]);
+    assert_refused(&unknown);
+    let message = unknown.last["message"].as_str().unwrap();
+    assert!(message.contains("tool"), "{unknown:?}");
+    assert_refused(&call(&[
+        "tool:get-sum",
+        "a=two",
+        "b=3",
+        "--budget",
+        "100 sats",
+    ]));
+    assert_eq!(shop.books(), books);
 
     assert_refused(&call(&[&sum[..], &["20 sats"]].concat()));
     assert_refused(&call(&["tool:get-sum", "a=2", "b=3"]));
-    let unknown = call(&["tool:get-nothing", "--budget", "100 sats"]);
-    assert_refused(&unknown);
-    assert_eq!(unknown.last["code"], -32602, "{unknown:?}");
-    let wrong = call(&["tool:get-sum", "a=two", "b=3", "--budget", "100 sats"]);
-    assert_refused(&wrong);
-    assert_eq!(shop.takings(), (21, 1));
 }
 
 #[test]
 fn server_everything_is_sold_in_the_clear() {
-    sell_everything("disabled", "transparent");
+    sell_everything("disabled");
 }
 
 #[test]
 fn server_everything_is_sold_encrypted() {
-    sell_everything("required", "transparent");
-}
-
-#[test]
-fn server_everything_is_sold_under_explicit_gating() {
-    sell_everything("optional", "explicit_gating");
+    sell_everything("required");
 }
 
 #[test]
 fn a_clock_from_pypi_is_sold() {
-    let Some(real) = Counterparts::get() else { return };
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
-    let shop = Shop::open(&scratch, &relay, &["--price", "tool:convert_time=3 sat"], &real.time());
+    let shop = Shop::open(
+        &scratch,
+        &relay,
+        &["--price", "tool:convert_time=3 sat"],
+        &real.time(),
+    );
     for encryption in ["disabled", "required"] {
-        let call = |words: &[&str]| shop.call("buyer", &[words, &["--encryption", encryption]].concat());
+        let call =
+            |words: &[&str]| shop.call("buyer", &[words, &["--encryption", encryption]].concat());
         let free = call(&["tool:get_current_time", "timezone=Asia/Tokyo"]);
         assert!(free.text().contains("Asia/Tokyo"), "{free:?}");
 
-        let noon = ["tool:convert_time", "source_timezone=UTC", "time=\"12:00\"", "target_timezone=Asia/Tokyo", "--budget"];
+        let noon = [
+            "tool:convert_time",
+            "source_timezone=UTC",
+            "time=\"12:00\"",
+            "target_timezone=Asia/Tokyo",
+            "--budget",
+        ];
         let paid = call(&[&noon[..], &["3 sats"]].concat());
         assert!(paid.text().contains("T21:00:00+09:00"), "{paid:?}");
         assert_eq!(paid.last["paid"], sats(3));
+        assert_eq!(shop.delivered(1)[0]["settled"], 3);
         assert_refused(&call(&[&noon[..], &["2 sats"]].concat()));
     }
-    shop.delivered(2);
-    assert_eq!(shop.takings(), (6, 2));
 }
 
 /// What an official client buys through `connect`, launched as a desktop host launches it.
 fn bought_by(interpreter: fn(&Counterparts) -> String, script: &str) {
-    let Some(real) = Counterparts::get() else { return };
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
     let shop = Shop::open(&scratch, &relay, &PRICES, &real.everything());
@@ -319,21 +394,36 @@ fn bought_by(interpreter: fn(&Counterparts) -> String, script: &str) {
     let script = real.script(&scratch, &interpreter(real), script, "buyer");
     let report = shop.buy(script, &plan, &["--budget", "50 sats"]);
 
-    assert!(report["server"]["name"].as_str().is_some_and(|name| name.contains("everything")), "{report}");
+    assert!(
+        report["server"]["name"]
+            .as_str()
+            .is_some_and(|name| name.contains("everything")),
+        "{report}"
+    );
     let tools = report["tools"].as_array().unwrap();
     for tool in ["echo", "get-sum"] {
         assert!(tools.contains(&json!(tool)), "{report}");
     }
     let calls = report["calls"].as_array().unwrap();
-    let text = |at: usize| calls[at]["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{report}"));
+    let text = |at: usize| {
+        calls[at]["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{report}"))
+    };
     assert_eq!(text(0), "Echo: é\u{20ac}\n\"{");
     assert_eq!(text(1), "The sum of 2 and 3 is 5.");
-    assert_eq!(calls[2]["error"]["code"], -32602, "{report}");
+    assert!(calls[2]["error"]["code"].is_i64(), "{report}");
     assert_eq!(text(3), "The sum of 40 and 3 is 43.");
     assert!(calls[4]["error"]["code"].is_i64(), "{report}");
     assert_eq!(text(5), "Echo: still here");
     shop.delivered(2);
-    assert_eq!(shop.takings(), (42, 2));
+    // Two were bought, a third was offered and declined, and nothing was asked for a tool that does not exist.
+    let sold: Vec<Value> = shop
+        .books()
+        .iter()
+        .map(|row| row["capability"].clone())
+        .collect();
+    assert_eq!(sold, ["tool:get-sum"; 3]);
 }
 
 #[test]
@@ -349,8 +439,11 @@ fn the_official_npm_client_buys_through_connect() {
 /// An MCP session by hand, up to the first call.
 fn introduce(client: &mut Running) {
     let who = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "0" } });
-    let introduced = client.ask(0, "initialize", who);
-    assert!(introduced["result"]["serverInfo"].is_object(), "{introduced}");
+    let introduced = client.ask(0, "initialize", &who);
+    assert!(
+        introduced["result"]["serverInfo"].is_object(),
+        "{introduced}"
+    );
     client.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
 }
 
@@ -365,13 +458,19 @@ fn long_call(seconds: u32, steps: u32) -> Value {
 
 #[test]
 fn two_clients_at_the_same_time_get_their_own_answers_under_equal_ids() {
-    let Some(real) = Counterparts::get() else { return };
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
     let price = ["--price", "tool:trigger-long-running-operation=4 sat"];
     let shop = Shop::open(&scratch, &relay, &price, &real.everything());
     let mut clients = [2u32, 3].map(|steps| {
-        let connect = shop.buyer(&format!("buyer-{steps}"), "connect", &["--budget", "4 sats"]);
+        let connect = shop.buyer(
+            &format!("buyer-{steps}"),
+            "connect",
+            &["--budget", "4 sats"],
+        );
         (Running::start(connect), steps)
     });
     for (client, _) in &mut clients {
@@ -382,12 +481,25 @@ fn two_clients_at_the_same_time_get_their_own_answers_under_equal_ids() {
     }
     for (client, steps) in &clients {
         let (answer, before) = client.until(|line| line["id"] == 1);
-        let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        let text = answer["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"));
         assert!(text.contains(&format!("Steps: {steps}")), "{text}");
-        let progress: Vec<&Value> = before.iter().filter(|line| line["method"] == "notifications/progress").collect();
-        let of_the_tool = progress.iter().filter(|line| line["params"]["total"] == *steps).count();
+        let progress: Vec<&Value> = before
+            .iter()
+            .filter(|line| line["method"] == "notifications/progress")
+            .collect();
+        let of_the_tool = progress
+            .iter()
+            .filter(|line| line["params"]["total"] == *steps)
+            .count();
         assert_eq!(of_the_tool, *steps as usize, "{before:?}");
-        assert!(progress.iter().all(|line| line["params"]["progressToken"] == 1), "{before:?}");
+        assert!(
+            progress
+                .iter()
+                .all(|line| line["params"]["progressToken"] == 1),
+            "{before:?}"
+        );
     }
     let books = shop.delivered(2);
     assert_ne!(books[0]["client"], books[1]["client"]);
@@ -401,11 +513,17 @@ fn pay_for_a_long_call(shop: &Shop<'_>) -> Running {
     buyer
 }
 
-const LONG: [&str; 3] = ["tool:trigger-long-running-operation", "duration=4", "steps=2"];
+const LONG: [&str; 3] = [
+    "tool:trigger-long-running-operation",
+    "duration=4",
+    "steps=2",
+];
 
 #[test]
 fn sigterm_ends_serve_in_time_and_the_paid_call_is_served_after_the_restart() {
-    let Some(real) = Counterparts::get() else { return };
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
     let price = ["--price", "tool:trigger-long-running-operation=8 sat"];
@@ -415,7 +533,11 @@ fn sigterm_ends_serve_in_time_and_the_paid_call_is_served_after_the_restart() {
     let asked = Instant::now();
     shop.running.terminate();
     assert_eq!(shop.running.wait().code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        asked.elapsed()
+    );
     let (told, _) = buyer.until(|line| line["event"] == "error" || line["event"] == "result");
     assert_eq!(told["event"], "error", "{told}");
     assert_eq!(told["data"]["spent"], sats(8));
@@ -434,27 +556,28 @@ fn sigterm_ends_serve_in_time_and_the_paid_call_is_served_after_the_restart() {
 
 #[test]
 fn sigkill_loses_nothing_that_was_paid_for() {
-    let Some(real) = Counterparts::get() else { return };
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
     let scratch = Scratch::new();
     let relay = real.relay(&scratch);
     let price = ["--price", "tool:trigger-long-running-operation=8 sat"];
     let mut shop = Shop::open(&scratch, &relay, &price, &real.everything());
     let buyer = pay_for_a_long_call(&shop);
-    signal("-KILL", shop.running.id());
-    shop.running.wait();
+    shop.running.kill();
     drop(buyer);
 
     let again = Shop::open(&scratch, &relay, &price, &real.everything());
     assert_eq!(again.npub(), shop.npub());
-    assert_eq!(again.takings(), (8, 1));
+    let books = again.books();
+    assert_eq!(
+        (books.len(), &books[0]["settled"]),
+        (1, &json!(8)),
+        "{books:?}"
+    );
     let served = again.call("buyer", &LONG);
     assert!(served.text().contains("Steps: 2"), "{served:?}");
     assert_eq!(served.last["paid"], sats(0));
     again.delivered(1);
     assert_refused(&again.call("buyer", &LONG));
-}
-
-/// To one process that a test started.
-fn signal(name: &str, process: u32) {
-    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }

@@ -9,14 +9,22 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(crate) struct Source {
     code: String,
+    test_modules: Vec<String>,
 }
 
 impl Source {
     /// Reads a file's text.
     pub(crate) fn new(text: &str) -> Self {
+        let blanked = blanked(text);
         Self {
-            code: without_tests(&blanked(text)),
+            code: without_tests(&blanked),
+            test_modules: test_modules(&blanked),
         }
+    }
+
+    /// The modules in files of their own that are built for tests only.
+    pub(crate) fn test_modules(&self) -> &[String] {
+        &self.test_modules
     }
 
     /// The code that is left, with comments and the insides of literals as spaces.
@@ -192,13 +200,29 @@ fn end_of_char(chars: &[char], at: usize) -> usize {
     }
 }
 
+/// What marks an item that is built for tests only.
+const TEST_ONLY: &str = "#[cfg(test)]";
+
+/// The names in `#[cfg(test)] mod NAME;`.
+fn test_modules(code: &str) -> Vec<String> {
+    code.split(TEST_ONLY)
+        .skip(1)
+        .filter_map(|item| {
+            let declaration = item.trim_start().strip_prefix("mod ")?;
+            let end = declaration.find([';', '{'])?;
+            declaration[end..]
+                .starts_with(';')
+                .then(|| declaration[..end].trim().to_owned())
+        })
+        .collect()
+}
+
 /// Cuts out every item under `#[cfg(test)]`, to its closing brace or semicolon.
 fn without_tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
     let (mut out, mut left) = (String::new(), code);
-    while let Some(at) = left.find(MARK) {
+    while let Some(at) = left.find(TEST_ONLY) {
         out.push_str(&left[..at]);
-        let item = &left[at + MARK.len()..];
+        let item = &left[at + TEST_ONLY.len()..];
         let mut depth = 0usize;
         let end = item.char_indices().find_map(|(at, c)| {
             match c {
