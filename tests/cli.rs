@@ -170,6 +170,52 @@ fn a_crash_of_the_child_gives_the_paid_call_back() {
     assert_eq!(again.last["paid"]["amount"], 0);
 }
 
+#[test]
+fn what_was_paid_survives_a_kill_and_a_new_price_list() {
+    let scratch = Scratch::new();
+    let relay = Relay::start(&scratch);
+    let once = format!("once={}", scratch.path("crashed").display());
+    let server = Server::start(&scratch, &relay, &["--price", "tool:crash=3 sat"]);
+    let crashed = server.call(&scratch, "a", &["tool:crash", &once, "--budget", "3 sats"]);
+    assert_eq!(crashed.last["data"]["spent"]["amount"], 3);
+    // Killed without a word.
+    drop(server);
+
+    let server = Server::start(&scratch, &relay, &["--price", "tool:*=50 sat"]);
+    let again = server.call(&scratch, "a", &["tool:crash", &once]);
+    assert_eq!(again.text(), "survived");
+    assert_eq!(again.last["paid"]["amount"], 0);
+    // That was the one execution which the money was for.
+    let third = server.call(&scratch, "a", &["tool:crash", &once]);
+    assert_eq!(third.code, Some(1), "{third:?}");
+}
+
+#[test]
+fn the_demo_balances() {
+    let scratch = Scratch::new();
+    let output = scratch
+        .tollkeeper("a")
+        .args(["demo", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let expected = r#"{"event":"summary","free_calls":2,"paid_calls":3,"rejected_calls":1,"settled_sats":27,"executions":5,"ledger_open":0}"#;
+    assert_eq!(text.lines().last(), Some(expected));
+    let output = scratch.tollkeeper("a").arg("demo").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("payment_required") && !text.contains('\u{1b}'));
+}
+
+#[test]
+fn a_program_that_is_no_server_is_a_failure_with_1() {
+    let scratch = Scratch::new();
+    let words = ["serve", "--relay", "ws://127.0.0.1:1", "--", "true"];
+    let output = scratch.tollkeeper("a").args(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+}
+
 /// Starts a session by hand and calls the slow tool under the ids that every client uses.
 fn call_slow(client: &mut binary::Running, until: &str, label: &str) {
     client.ask(0, "initialize", &json!({

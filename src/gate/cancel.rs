@@ -30,6 +30,8 @@ impl Gate {
         let Ok(Cancelled { request_id }) = serde_json::from_str(params) else {
             return false;
         };
+        // First: a request that is parked after this line sees it.
+        let knocking = self.knocks.cancel(&origin.client, &request_id);
         let waiting = {
             let mut parked = self.parked();
             let id = parked
@@ -45,7 +47,7 @@ impl Gate {
             id.and_then(|id| parked.remove(&id).map(|inbound| (id, inbound)))
         };
         let Some((id, inbound)) = waiting else {
-            return !self.open_calls.cancelled(&origin.client, &request_id);
+            return knocking || !self.open_calls.cancelled(&origin.client, &request_id);
         };
         let detach = Transition::Detach {
             reason: "cancelled by the client".to_owned(),

@@ -48,8 +48,7 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, outbound).await;
         }
-        let size = outbound.message.to_json().len();
-        if size > self.transport.max_message_bytes(to) {
+        if !self.transport.can_carry(to, &outbound) {
             self.restore(&entry, "the result is too large for the transport")
                 .await;
             self.open_calls.remove(&to.event);

@@ -102,7 +102,9 @@ fn option(entry: &Entry, now: Timestamp) -> Option<PaymentOption> {
     let mut params =
         PaymentRequiredParams::new(entry.amount.value(), made.pay_req.clone(), made.pmi.clone());
     params.description = Some(entry.description.clone());
-    params.ttl = Some(offer_ends(entry).since(now).as_secs().max(1));
+    // A clock that was set back must not promise more than the offer ever had.
+    let most = entry.deadline.since(entry.quoted_at);
+    params.ttl = Some(offer_ends(entry).since(now).min(most).as_secs().max(1));
     params.meta = entry
         .meta
         .as_deref()

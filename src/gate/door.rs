@@ -104,9 +104,16 @@ impl Gate {
                     listed,
                     invocation,
                 };
+                // Before the next message is taken in: it may be the cancellation.
+                let event = knock.origin.event;
+                self.knocks
+                    .enter(event, knock.origin.client, &knock.request.id);
                 let gate = Arc::clone(self);
-                self.in_a_task(async move { gate.enter_priced(knock).await })
-                    .await;
+                self.in_a_task(async move {
+                    gate.enter_priced(knock).await;
+                    gate.knocks.leave(&event);
+                })
+                .await;
             }
         }
     }
@@ -136,7 +143,18 @@ impl Gate {
             self.refuse_interaction(&knock).await;
             return Ok(());
         }
-        if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
+        let known = !self
+            .knocked
+            .first_time(knock.origin.event, self.clock.now());
+        if known && !self.is_a_retry(&knock) {
+            // Somebody may be replaying it: it does not touch what a newer request has paid for (D-12).
+            let interaction = knock.negotiated.effective;
+            let mut standing = standing.of_identity.iter();
+            if standing.any(|entry| entry.is_claimable_under(interaction)) {
+                self.refuse_replay(&knock).await;
+                return Ok(());
+            }
+        } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
             return self.forward_claimed(knock, entry).await;
         }
         match self.resolve_price(&knock).await {
@@ -176,6 +194,13 @@ impl Gate {
                 .await;
         })
         .await;
+    }
+
+    async fn refuse_replay(&self, knock: &Knock) {
+        let text = "this request was answered before; to use your payment, send the same call as a new request";
+        let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+        self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
+            .await;
     }
 
     /// Runs `work` beside the door. Waits while too much is being looked at already, which holds the transport back.

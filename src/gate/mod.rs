@@ -3,6 +3,7 @@
 // At the door: what is this message, and may it come in?
 mod door;
 mod journal;
+mod knocks;
 mod match_price;
 mod negotiate;
 mod price_list;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::journal::Journal;
+use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
 pub use self::price_list::{Listed, PriceList};
@@ -143,6 +145,9 @@ pub struct Gate {
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
     journal: Journal,
+    /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
+    knocked: Journal,
+    knocks: Knocks,
     /// The payment interaction that each session is in.
     modes: Modes,
     /// When payments were last asked about out of turn.
@@ -176,6 +181,8 @@ impl Gate {
             parked: Mutex::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
+            knocked: Journal::default(),
+            knocks: Knocks::default(),
             modes: Modes::default(),
             asked: Mutex::default(),
             watcher,

@@ -16,6 +16,9 @@ impl Gate {
     /// Order matters: the entry is durable before the processor is asked, the payment request is durable before anything
     /// leaves, and the payment is watched before the client can pay it.
     pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
+        if self.knocks.is_cancelled(&knock.origin.event) {
+            return Ok(());
+        }
         let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
             self.refuse_pmi(&knock, &quote.amount).await;
             return Ok(());
@@ -78,14 +81,18 @@ impl Gate {
             payment_request,
             watch_until,
         };
-        let entry = match self
+        let issued = self
             .ledger
             .apply(&entry.id, vec![issue], self.clock.now())
-            .await?
-        {
-            Applied::Moved(entry) => entry,
-            Applied::Already(entry) | Applied::Refused(entry) => {
+            .await;
+        let entry = match issued {
+            Ok(Applied::Moved(entry)) => entry,
+            Ok(Applied::Already(entry) | Applied::Refused(entry)) => {
                 return self.resume(knock, entry).await;
+            }
+            Err(error) => {
+                self.withdraw(&entry).await;
+                return Err(error);
             }
         };
         self.log(&entry, "payment requested");
@@ -99,6 +106,18 @@ impl Gate {
                 .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
         }
         self.watcher.watch(&entry).await;
+        if self.knocks.is_cancelled(&entry.id) {
+            self.parked().remove(&entry.id);
+            let reason = "cancelled by the client".to_owned();
+            self.ledger
+                .apply(
+                    &entry.id,
+                    vec![Transition::Detach { reason }],
+                    self.clock.now(),
+                )
+                .await?;
+            return Ok(());
+        }
         match entry.interaction {
             PaymentInteraction::ExplicitGating => {
                 self.answer_payment_required(&id, &reply_to, &entry, negotiated)
@@ -107,6 +126,23 @@ impl Gate {
             _ => self.demand(&reply_to, &entry).await,
         }
         Ok(())
+    }
+
+    /// The payment request could not be written down, so it is not offered, and its offer must not count any longer. If it
+    /// was written all the same, it is watched like any other.
+    async fn withdraw(&self, entry: &Entry) {
+        let reason = "the payment request could not be written down".to_owned();
+        let abandon = vec![Transition::Abandon { reason }];
+        match self
+            .ledger
+            .apply(&entry.id, abandon, self.clock.now())
+            .await
+        {
+            Ok(applied) => self.watcher.watch(applied.entry()).await,
+            Err(error) => tracing::error!(
+                entry = %entry.id, error = &error as &dyn std::error::Error, "an offer could not be withdrawn; the next start does it"
+            ),
+        }
     }
 
     fn new_entry(

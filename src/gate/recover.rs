@@ -9,6 +9,7 @@
 //! | `Claimed` | while the handler worked, or before its answer was kept | restored: an authorization |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Gate;
 use super::demand::offer_ends;
@@ -19,6 +20,10 @@ use crate::wire::Message;
 
 /// How many rows are read at a time.
 const PAGE: usize = 500;
+
+/// Offers that ended are asked about once at a start, however old: they may have been paid while nobody looked. At this
+/// pace they take a twentieth of the look-ups, so that younger ones do not wait behind years of them.
+const FORMER_OFFERS_EVERY: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// Resolves every unfinished entry. Must end before new work is taken; the handler must be taking calls meanwhile,
@@ -36,14 +41,21 @@ impl Gate {
             EntryState::Expired,
         ];
         let mut filter = EntryFilter::new(states.to_vec(), PAGE);
-        let mut recovered = 0usize;
+        let (mut recovered, mut former) = (0usize, 0u32);
         loop {
             let page = self.ledger.list(&filter).await?;
             let Some(last) = page.last() else { break };
             filter = filter.after(last);
             for entry in page {
                 recovered += 1;
-                self.recover_entry(entry).await?;
+                if entry.state == EntryState::Expired {
+                    self.watcher
+                        .watch_after(&entry, Some(FORMER_OFFERS_EVERY * former))
+                        .await;
+                    former = former.saturating_add(1);
+                } else {
+                    self.recover_entry(entry).await?;
+                }
             }
         }
         if recovered > 0 {
@@ -65,9 +77,6 @@ impl Gate {
                 if let Some(inbound) = self.waiting_request(&entry) {
                     self.parked().insert(entry.id, inbound);
                 }
-                self.watcher.watch(&entry).await;
-            }
-            EntryState::Expired if entry.watch_until.is_some_and(|until| until > now) => {
                 self.watcher.watch(&entry).await;
             }
             EntryState::Settled if entry.waiting => self.recover_settled(entry).await?,

@@ -8,8 +8,8 @@ use super::door::Knock;
 use super::journal::is_fresh;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::PaymentInteraction;
-use crate::transport::Outbound;
+use crate::payment::{PaymentInteraction, RequestEventId};
+use crate::transport::{Inbound, Outbound};
 use crate::wire::{ErrorObject, Message, SERVER_ERROR_CODE};
 
 /// How old an event may be to be evaluated once more although it was answered with a payment error (T-27): some clients
@@ -32,9 +32,7 @@ impl Gate {
                 )
                 .await;
             }
-            EntryState::Issued if entry.waiting => {
-                self.demand(&knock.origin.reply_to, &entry).await
-            }
+            EntryState::Issued if entry.waiting => return self.wait_on(knock, entry.id).await,
             EntryState::Settled if self.may_claim_own(&knock, &entry) => {
                 return self.claim_own(knock, entry).await;
             }
@@ -60,6 +58,26 @@ impl Gate {
         Ok(())
     }
 
+    /// The request waits for its money, here as well: its payment may have been issued by another process, or written down
+    /// without a word.
+    async fn wait_on(self: &Arc<Self>, knock: Knock, id: RequestEventId) -> Result<()> {
+        let reply_to = knock.origin.reply_to.clone();
+        self.parked()
+            .entry(id)
+            .or_insert_with(|| Inbound::new(knock.request.into(), knock.origin));
+        // Read again behind the parking: what was paid, cancelled or ended before it must not wait.
+        match self.ledger.get(&id).await? {
+            Some(entry) if entry.state == EntryState::Issued && entry.waiting => {
+                self.watcher.watch(&entry).await;
+                self.demand(&reply_to, &entry).await;
+            }
+            _ => {
+                self.parked().remove(&id);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the event that opened `entry` may itself use the authorization that became of it: after a restored
     /// execution, or as a same-event retry under explicit gating.
     fn may_claim_own(&self, knock: &Knock, entry: &Entry) -> bool {
@@ -70,7 +88,7 @@ impl Gate {
         fresh && entry.is_claimable_under(knock.negotiated.effective)
     }
 
-    fn is_a_retry(&self, knock: &Knock) -> bool {
+    pub(super) fn is_a_retry(&self, knock: &Knock) -> bool {
         self.clock.now().since(knock.origin.created_at) <= RETRY_WINDOW
     }
 

@@ -65,6 +65,11 @@ enum Command {
 impl Watcher {
     /// Watches the payment of `entry` from now on. Returns when it is watched for sure.
     pub(super) async fn watch(&self, entry: &Entry) {
+        self.watch_after(entry, None).await;
+    }
+
+    /// As [`watch`](Self::watch), with the first look-up after `first_lookup` instead of by age.
+    pub(super) async fn watch_after(&self, entry: &Entry, first_lookup: Option<Duration>) {
         let (Some(request), Some(watch_until)) = (entry.payment_request.clone(), entry.watch_until)
         else {
             return;
@@ -75,6 +80,7 @@ impl Watcher {
             offer_ends: (entry.state == EntryState::Issued).then(|| offer_ends(entry)),
             made_at: entry.quoted_at,
             watch_until,
+            first_lookup,
             next_lookup: Instant::now(),
         };
         // The task ends only when the gate closes, and then recovery takes over.
@@ -95,6 +101,8 @@ struct Payment {
     offer_ends: Option<Timestamp>,
     made_at: Timestamp,
     watch_until: Timestamp,
+    /// When it is looked up first, if not by its age.
+    first_lookup: Option<Duration>,
     /// When it is looked up next. What else stands in the queue for it is outdated.
     next_lookup: Instant,
 }
@@ -183,6 +191,8 @@ impl Watch {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Forget(id) => self.forget(id),
+            // It is watched already, and its timers run.
+            Command::Watch(payment) if self.payments.contains_key(&payment.id) => {}
             Command::Watch(payment) => {
                 let id = payment.id;
                 let reference = (
@@ -191,10 +201,13 @@ impl Watch {
                 );
                 let (now, wall) = (Instant::now(), self.clock.now());
                 if let Some(ends) = payment.offer_ends {
-                    let end = now + ends.plus(self.settlement_grace).since(wall);
-                    self.offers.push(Reverse((end, id)));
+                    let end = ends.plus(self.settlement_grace);
+                    // Never longer than the offer was meant to stand, should the clock have been set back.
+                    let left = end.since(wall).min(end.since(payment.made_at));
+                    self.offers.push(Reverse((now + left, id)));
                 }
-                let first_lookup = now + pace(payment.made_at, wall);
+                let after = payment.first_lookup;
+                let first_lookup = now + after.unwrap_or_else(|| pace(payment.made_at, wall));
                 self.by_reference.insert(reference.clone(), id);
                 self.payments.insert(id, *payment);
                 self.look_up_at(id, first_lookup);
@@ -302,17 +315,10 @@ impl Watch {
         let Some(payment) = self.payments.get_mut(&id) else {
             return;
         };
-        let Some(ends) = payment.offer_ends else {
-            return;
-        };
-        // The wall clock decides, and it may have been moved while the timer ran.
-        let (end, wall) = (ends.plus(self.settlement_grace), self.clock.now());
-        if end > wall {
-            self.offers
-                .push(Reverse((Instant::now() + end.since(wall), id)));
+        // The timer decides: a wall clock that is set back while it runs must not keep the caller waiting (C-25).
+        if payment.offer_ends.take().is_none() {
             return;
         }
-        payment.offer_ends = None;
         self.report(Watched::OfferEnded(id)).await;
     }
 

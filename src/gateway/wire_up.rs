@@ -21,6 +21,9 @@ use crate::transport::nostr::{
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// The ledger at `place`.
 pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
     match place {
@@ -88,7 +91,7 @@ pub(super) fn server_payments(
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
-        builder = builder.processor(FakeProcessor::new());
+        builder = builder.processor(FakeProcessor::new().settling_after(SETTLING));
     }
     Ok(builder.build()?)
 }

@@ -7,8 +7,9 @@
 
 /// The URI as it was sent, followed by the other forms that a handler may resolve it to; no form twice.
 ///
-/// Covered: white space and control characters around and inside, back slashes, the case of scheme and host, `.` and `..`
-/// segments, doubled slashes, percent-encoding (also nested), a trailing slash, a fragment, an empty query.
+/// Covered: white space and control characters around and inside, characters that cannot be seen, back slashes, the case of
+/// scheme and host, the ways to write one web address or one local file, `.` and `..` segments, doubled slashes,
+/// percent-encoding (also nested), a trailing slash, a fragment, an empty query.
 #[must_use]
 pub fn spellings(uri: &str) -> Vec<String> {
     let mut forms = vec![uri.to_owned()];
@@ -36,28 +37,61 @@ pub fn spellings(uri: &str) -> Vec<String> {
     forms
 }
 
-/// Drops what URL parsers drop (white space around, tabs and line breaks inside) and turns `\` into `/`.
+/// Drops what URL parsers and `trim` of some languages drop (white space around, tabs, line breaks and the invisible
+/// inside) and turns `\` into `/`.
 fn clean(uri: &str) -> String {
-    let kept = uri.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+    let kept = uri.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     kept.chars()
-        .filter(|c| !c.is_control())
+        .filter(|c| !is_invisible(*c))
         .map(|c| if c == '\\' { '/' } else { c })
         .collect()
 }
 
-/// Lower-cases the scheme and, behind `//`, the authority.
+/// Control characters, and those that host names are compared without (UTS 46). JavaScript's `trim` drops U+FEFF.
+fn is_invisible(c: char) -> bool {
+    let ignored = matches!(c, '\u{ad}' | '\u{34f}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}');
+    c.is_control() || ignored
+}
+
+/// Lower-cases the scheme and, behind `//`, the authority, and writes web addresses and local files in one way.
 fn fold_scheme_and_host(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once(':') else {
         return uri.to_owned();
     };
     let scheme = scheme.to_lowercase();
-    match rest.strip_prefix("//") {
-        Some(rest) => {
-            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            format!("{scheme}://{}{}", rest[..end].to_lowercase(), &rest[end..])
-        }
-        None => format!("{scheme}:{rest}"),
+    let web = matches!(scheme.as_str(), "http" | "https" | "ws" | "wss" | "ftp");
+    let behind_slashes = match rest.strip_prefix("//") {
+        // The URL standard takes any number of slashes there, and none.
+        _ if web => Some(rest.trim_start_matches('/')),
+        None if scheme == "file" => return format!("file:///{}", rest.trim_start_matches('/')),
+        behind_slashes => behind_slashes,
+    };
+    let Some(rest) = behind_slashes else {
+        return format!("{scheme}:{rest}");
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let mut host = host.to_lowercase();
+    if web {
+        host = bare_host(&scheme, &host).to_owned();
+    } else if scheme == "file" && host == "localhost" {
+        host.clear();
     }
+    format!("{scheme}://{host}{path}")
+}
+
+/// The host of a web address without user, default port and final dot: they lead to the same place.
+fn bare_host<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let port = match scheme {
+        "https" | "wss" => ":443",
+        "ftp" => ":21",
+        _ => ":80",
+    };
+    let host = host.strip_suffix(port).unwrap_or(host);
+    host.trim_end_matches(':').trim_end_matches('.')
 }
 
 /// Resolves `.`, `..` and empty segments of the path.
@@ -148,6 +182,46 @@ mod tests {
                 spellings(disguise)
             );
         }
+    }
+
+    #[test]
+    fn web_addresses_and_local_files_lead_to_one_form_however_they_are_written() {
+        let same = |plain: &str, disguises: &[&str]| {
+            let forms = spellings(plain);
+            for disguise in disguises {
+                let found = spellings(disguise);
+                assert!(
+                    found.iter().any(|form| forms.contains(form)),
+                    "{disguise}: {found:?}"
+                );
+            }
+        };
+        same(
+            "file:///secret/a",
+            &[
+                "file:/secret/a",
+                "file:secret/a",
+                "file://localhost/secret/a",
+                "FILE://LocalHost/secret/a",
+                "file:////secret/a",
+                "\u{feff}file:///secret/a",
+            ],
+        );
+        same(
+            "https://example.com/x",
+            &[
+                "https:example.com/x",
+                "https:/example.com/x",
+                "https:\\\\example.com/x",
+                "https://example.com:443/x",
+                "https://example.com:/x",
+                "https://example.com./x",
+                "https://anybody:x@example.com/x",
+                "https://exam\u{ad}ple.com/x",
+            ],
+        );
+        assert_eq!(spellings("https://example.com:8443/x").len(), 1);
+        assert_eq!(spellings("mail://bob@example.com/x").len(), 1);
     }
 
     #[test]

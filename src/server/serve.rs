@@ -141,8 +141,8 @@ impl ServerTransport for PaidServer {
         self.transport.notify(client, message).await
     }
 
-    fn max_message_bytes(&self, to: &ReplyTo) -> usize {
-        self.transport.max_message_bytes(to)
+    fn can_carry(&self, to: &ReplyTo, outbound: &Outbound) -> bool {
+        self.transport.can_carry(to, outbound)
     }
 
     fn advertise(&self, payments: Advertisement) {

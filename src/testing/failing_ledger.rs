@@ -1,7 +1,7 @@
 //! A ledger that fails when the test says so.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -28,8 +28,17 @@ pub enum LedgerFault {
 #[derive(Debug)]
 pub struct FailingLedger {
     inner: Arc<dyn Ledger>,
-    fault: Mutex<LedgerFault>,
+    faults: Mutex<Faults>,
     writes: AtomicUsize,
+    cut: AtomicBool,
+}
+
+/// Which write fails, and how.
+#[derive(Debug, Default)]
+struct Faults {
+    always: LedgerFault,
+    /// The number of one write, from 1, how it fails, and whether it is the last that this process makes.
+    once: Option<(usize, LedgerFault, bool)>,
 }
 
 impl FailingLedger {
@@ -38,14 +47,55 @@ impl FailingLedger {
     pub fn new(inner: Arc<dyn Ledger>) -> Self {
         Self {
             inner,
-            fault: Mutex::default(),
+            faults: Mutex::default(),
             writes: AtomicUsize::new(0),
+            cut: AtomicBool::new(false),
         }
     }
 
     /// How writes fail from now on.
     pub fn set(&self, fault: LedgerFault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        self.faults().always = fault;
+    }
+
+    /// The `nth` write, counted from 1 since the ledger was made, fails like this; the others do not.
+    pub fn fail_at(&self, nth: usize, fault: LedgerFault) {
+        self.faults().once = Some((nth, fault, false));
+    }
+
+    /// As [`fail_at`](Self::fail_at), and then the process has no ledger any more: it died there.
+    pub fn crash_at(&self, nth: usize, fault: LedgerFault) {
+        self.faults().once = Some((nth, fault, true));
+    }
+
+    /// Answers nothing from now on, so that what is left of a process that is said to have died cannot write.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the write with this number fails.
+    fn fault_of(&self, nth: usize) -> LedgerFault {
+        let faults = self.faults();
+        match faults.once {
+            Some((at, fault, last)) if at == nth => {
+                if last {
+                    self.cut();
+                }
+                fault
+            }
+            _ => faults.always,
+        }
+    }
+
+    fn reachable(&self) -> Result<()> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(Error::ledger("scripted: gone"));
+        }
+        Ok(())
     }
 
     /// How many writes were asked for.
@@ -55,8 +105,9 @@ impl FailingLedger {
     }
 
     async fn write<T>(&self, write: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let nth = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.reachable()?;
+        let fault = self.fault_of(nth);
         match fault {
             LedgerFault::None => write.await,
             LedgerFault::Refuse => Err(Error::ledger("scripted: not written")),
@@ -94,14 +145,17 @@ impl Ledger for FailingLedger {
     }
 
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
+        self.reachable()?;
         self.inner.standing(caller).await
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {
+        self.reachable()?;
         self.inner.get(id).await
     }
 
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
+        self.reachable()?;
         self.inner.list(filter).await
     }
 }

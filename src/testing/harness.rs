@@ -1,12 +1,15 @@
 //! A paid server with one scripted rail, in memory: what tests of the gate begin with.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::{ProcessorControl, ScriptedProcessor, TestClock};
+use super::{FailingLedger, ProcessorControl, ScriptedProcessor, TestClock};
 use crate::error::{Error, Result};
 use crate::ledger::{Entry, EntryFilter, Ledger, MemoryLedger};
 use crate::payment::{ClientPubkey, PaymentInteraction, Pmi, RequestEventId};
@@ -15,12 +18,55 @@ use crate::transport::memory::{self, MemoryClient, MemoryServer};
 use crate::transport::{
     ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared, ServerTransport,
 };
-use crate::wire::{Message, Request, Response};
+use crate::wire::{ErrorObject, Message, Notification, Payload, Request, Response};
 
 /// The payment method of the harness's rail.
 const PMI: &str = "scripted";
 
-/// A running paid server whose handler answers every request with `{"echo": <params>}` and counts executions.
+/// What the handler of a harness does with one request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Answer {
+    /// Answers `{"echo": <params>}`.
+    Echo,
+    /// Answers with this result.
+    Result(Value),
+    /// Answers with this error.
+    Error(ErrorObject),
+    /// The handler dies of it, and its host says so.
+    Lost,
+    /// No answer ever comes.
+    Never,
+}
+
+/// One request that the handler got.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Execution {
+    /// Who called.
+    pub client: ClientPubkey,
+    /// The event of the request.
+    pub event: RequestEventId,
+    /// The request.
+    pub request: Request,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// The handler as the test wrote it.
+#[derive(Clone)]
+struct Handler(Arc<dyn Fn(Request) -> Answering + Send + Sync>);
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+type Executions = Arc<Mutex<Vec<Execution>>>;
+
+/// A running paid server whose handler answers every request with `{"echo": <params>}`, unless told otherwise, and
+/// writes down what it executed.
 #[derive(Debug)]
 pub struct Harness {
     /// The server.
@@ -33,8 +79,22 @@ pub struct Harness {
     pub ledger: Arc<dyn Ledger>,
     /// The clock of the books.
     pub clock: Arc<TestClock>,
-    executions: Arc<AtomicUsize>,
+    /// Between the server and the books, to be cut when the process "dies".
+    line: Arc<FailingLedger>,
+    executions: Executions,
     handler: JoinHandle<()>,
+}
+
+/// What outlives a process: the books, the wallet, the time.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Survivors {
+    /// The books.
+    pub ledger: Arc<dyn Ledger>,
+    /// The wallet.
+    pub rail: ProcessorControl,
+    /// The clock.
+    pub clock: Arc<TestClock>,
 }
 
 /// Starts a [`Harness`].
@@ -45,6 +105,7 @@ pub struct HarnessBuilder {
     ledger: Arc<dyn Ledger>,
     clock: Arc<TestClock>,
     rail: Option<(ScriptedProcessor, ProcessorControl)>,
+    handler: Handler,
 }
 
 impl Harness {
@@ -64,13 +125,33 @@ impl Harness {
             ledger,
             clock: Arc::new(TestClock::new()),
             rail: None,
+            handler: Handler(Arc::new(|_| Box::pin(async { Answer::Echo }))),
         })
     }
 
     /// How many requests the handler has executed.
     #[must_use]
     pub fn executions(&self) -> usize {
-        self.executions.load(Ordering::SeqCst)
+        self.executed().len()
+    }
+
+    /// The requests that the handler has executed, in order.
+    #[must_use]
+    pub fn executed(&self) -> Vec<Execution> {
+        self.executions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Ends the process as a power cut would: nothing of it writes, answers or executes any more.
+    pub fn crash(self) -> Survivors {
+        self.line.cut();
+        Survivors {
+            ledger: Arc::clone(&self.ledger),
+            rail: self.rail.clone(),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     /// A client that signs as the `n`th key.
@@ -119,6 +200,28 @@ impl HarnessBuilder {
         self
     }
 
+    /// Takes up what a crashed process left.
+    ///
+    /// # Errors
+    ///
+    /// None that a test could cause.
+    pub fn after(mut self, crashed: &Survivors) -> Result<Self> {
+        self.ledger = Arc::clone(&crashed.ledger);
+        self.clock = Arc::clone(&crashed.clock);
+        self.rail = Some(ScriptedProcessor::restarted(&crashed.rail, PMI.parse()?));
+        Ok(self)
+    }
+
+    /// Answers requests like this. Several are answered side by side.
+    pub fn handler<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Answer> + Send + 'static,
+    {
+        self.handler = Handler(Arc::new(move |request| Box::pin(handler(request))));
+        self
+    }
+
     /// Uses this clock.
     pub fn clock(mut self, clock: Arc<TestClock>) -> Self {
         self.clock = clock;
@@ -136,47 +239,83 @@ impl HarnessBuilder {
             Some(rail) => rail,
             None => ScriptedProcessor::new(PMI.parse()?),
         };
+        let line = Arc::new(FailingLedger::new(Arc::clone(&self.ledger)));
         let payments = self
             .payments
             .shared_processor(Arc::new(processor))
-            .ledger(Arc::clone(&self.ledger))
+            .ledger(Arc::clone(&line) as _)
             .clock(Arc::clone(&self.clock) as _)
             .build()?;
         let server = with_server_payments(Arc::clone(&transport) as _, payments).await?;
-        let executions = Arc::new(AtomicUsize::new(0));
-        let handler = tokio::spawn(echo(Arc::clone(&server), Arc::clone(&executions)));
+        let executions = Executions::default();
+        let handler = tokio::spawn(execute(
+            Arc::clone(&server),
+            self.handler,
+            Arc::clone(&executions),
+        ));
         Ok(Harness {
             server,
             transport,
             rail,
             ledger: self.ledger,
             clock: self.clock,
+            line,
             executions,
             handler,
         })
     }
 }
 
-/// Answers every request with its params.
-async fn echo(server: Arc<PaidServer>, executions: Arc<AtomicUsize>) {
+/// Gives the handler what the server lets through, and the server what the handler answers.
+async fn execute(server: Arc<PaidServer>, handler: Handler, executions: Executions) {
+    let mut running = JoinSet::new();
     while let Some(Inbound { message, origin }) = server.recv().await {
         let Message::Request(request) = message else {
             continue;
         };
-        executions.fetch_add(1, Ordering::SeqCst);
-        let params: Value = request
-            .params
-            .and_then(|p| serde_json::from_str(p.get()).ok())
-            .unwrap_or_default();
-        let Ok(result) = crate::wire::raw(&json!({ "echo": params })) else {
-            continue;
-        };
-        let response = Response {
-            id: request.id,
-            payload: crate::wire::Payload::Result(result),
-        };
-        let _ = server.send(&origin.reply_to, Outbound::new(response)).await;
+        executions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Execution {
+                client: origin.client,
+                event: origin.event,
+                request: request.clone(),
+            });
+        let answering = handler.0(request.clone());
+        let server = Arc::clone(&server);
+        running.spawn(async move {
+            if let Some(outbound) = reply(request, answering.await) {
+                // What cannot be sent is the server's to deal with.
+                let _ = server.send(&origin.reply_to, outbound).await;
+            }
+        });
+        while running.try_join_next().is_some() {}
     }
+}
+
+fn reply(request: Request, answer: Answer) -> Option<Outbound> {
+    let result = match answer {
+        Answer::Echo => {
+            let params: Value = request
+                .params
+                .and_then(|params| serde_json::from_str(params.get()).ok())
+                .unwrap_or_default();
+            json!({ "echo": params })
+        }
+        Answer::Result(result) => result,
+        Answer::Error(error) => {
+            return Some(Outbound::new(Response::from_error(request.id, &error)));
+        }
+        Answer::Lost => {
+            let error = ErrorObject::new(crate::wire::SERVER_ERROR_CODE, "the handler is gone");
+            let response = Response::from_error(request.id, &error);
+            return Some(Outbound::new(response).handler_lost());
+        }
+        Answer::Never => return None,
+    };
+    let payload = Payload::Result(crate::wire::raw(&result).ok()?);
+    let id = request.id;
+    Some(Outbound::new(Response { id, payload }))
 }
 
 /// A client without any payment logic: it sends what it is told and shows what comes back.
@@ -214,13 +353,33 @@ impl RawClient {
             .await
     }
 
+    /// Takes back the request with the id `id`.
+    ///
+    /// # Errors
+    ///
+    /// When the server is gone.
+    pub async fn cancel(&self, id: i64) -> Result<Prepared> {
+        let params = json!({ "requestId": id });
+        self.send(Notification::new("notifications/cancelled", &params)?.into())
+            .await
+    }
+
+    /// Signs `message` without sending it.
+    ///
+    /// # Errors
+    ///
+    /// None that a test could cause.
+    pub async fn prepare(&self, message: Message) -> Result<Prepared> {
+        self.transport.prepare(&message, &self.introduction).await
+    }
+
     /// Sends `message`.
     ///
     /// # Errors
     ///
     /// When the server is gone.
     pub async fn send(&self, message: Message) -> Result<Prepared> {
-        let prepared = self.transport.prepare(&message, &self.introduction).await?;
+        let prepared = self.prepare(message).await?;
         self.transport.publish(&prepared).await?;
         Ok(prepared)
     }
@@ -258,8 +417,22 @@ impl RawClient {
         Ok((inbound.in_reply_to, json))
     }
 
+    /// Everything that comes within `within` (of paused time), as JSON, with the events that it is about.
+    ///
+    /// # Errors
+    ///
+    /// When the server is gone.
+    pub async fn collect(&self, within: Duration) -> Result<Vec<(Option<RequestEventId>, Value)>> {
+        let until = tokio::time::Instant::now() + within;
+        let mut collected = Vec::new();
+        while let Ok(next) = tokio::time::timeout_at(until, self.next_json()).await {
+            collected.push(next?);
+        }
+        Ok(collected)
+    }
+
     /// Whether nothing comes within `within` (of paused time).
-    pub async fn is_silent_for(&self, within: std::time::Duration) -> bool {
+    pub async fn is_silent_for(&self, within: Duration) -> bool {
         tokio::time::timeout(within, self.transport.recv())
             .await
             .is_err()

@@ -9,7 +9,7 @@ mod scripted_processor;
 
 pub use clock::TestClock;
 pub use failing_ledger::{FailingLedger, LedgerFault};
-pub use harness::{Harness, HarnessBuilder, RawClient};
+pub use harness::{Answer, Execution, Harness, HarnessBuilder, RawClient, Survivors};
 pub use scripted_handler::{HandlerControl, HandlerScript, ScriptedHandler};
 pub use scripted_processor::{
     LookupScript, MintScript, ProcessorControl, RailEvent, ScriptedProcessor,

@@ -7,10 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
+use super::TestClock;
 use crate::payment::{
     Amount, Clock, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi, RailError,
-    Settlement, SettlementNotice, SettlementStatus, SettlementStream, SystemClock, Unit,
+    Settlement, SettlementNotice, SettlementStatus, SettlementStream, Timestamp, Unit,
 };
+
+/// How many notices may wait.
+const PUSHES: usize = 4096;
 
 /// What [`create_payment_required`](PaymentProcessor::create_payment_required) does.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +38,10 @@ pub enum MintScript {
     EmptyPayReq,
     /// Returns a payment request that has expired already.
     Expired,
+    /// Returns a payment request that ends then, or does not say when.
+    Expiring(Option<Timestamp>),
+    /// Returns the same payment request for every order.
+    Reused(String),
 }
 
 /// What [`lookup_payment`](PaymentProcessor::lookup_payment) does.
@@ -73,14 +81,27 @@ struct State {
     log: Vec<RailEvent>,
 }
 
+/// The wallet: it outlives the processes that use it.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    pushes: mpsc::Sender<SettlementNotice>,
+    /// To the process that subscribed last.
+    pushes: Mutex<mpsc::Sender<SettlementNotice>>,
     minted: watch::Sender<usize>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Shared {
+    async fn push(&self, notice: SettlementNotice) {
+        let pushes = self
+            .pushes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        // Nobody may be listening, as after a crash.
+        let _ = pushes.send(notice).await;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,10 +123,11 @@ pub struct ProcessorControl {
 }
 
 impl ScriptedProcessor {
-    /// A processor for `pmi` that accepts sats, makes what is ordered, and settles nothing by itself.
+    /// A processor for `pmi` that accepts sats, makes what is ordered, and settles nothing by itself. Its wallet's clock
+    /// follows Tokio's, and does not jump.
     #[must_use]
     pub fn new(pmi: Pmi) -> (Self, ProcessorControl) {
-        let (pushes, stream) = mpsc::channel(4096);
+        let (pushes, stream) = mpsc::channel(PUSHES);
         let state = State {
             mint: MintScript::Honest,
             lookup: LookupScript::Honest,
@@ -117,22 +139,24 @@ impl ScriptedProcessor {
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            pushes,
+            pushes: Mutex::new(pushes),
             minted: watch::Sender::new(0),
+            clock: Arc::new(TestClock::new()),
         });
+        Self::on(shared, pmi, stream)
+    }
+
+    fn on(shared: Arc<Shared>, pmi: Pmi, stream: SettlementStream) -> (Self, ProcessorControl) {
         let control = ProcessorControl {
             shared: Arc::clone(&shared),
         };
-        let units = vec![Unit::SATS];
-        (
-            Self {
-                pmi,
-                units,
-                shared,
-                stream: Mutex::new(Some(stream)),
-            },
-            control,
-        )
+        let processor = Self {
+            pmi,
+            units: vec![Unit::SATS],
+            shared,
+            stream: Mutex::new(Some(stream)),
+        };
+        (processor, control)
     }
 
     /// Accepts these units.
@@ -142,40 +166,17 @@ impl ScriptedProcessor {
         self
     }
 
-    /// Another processor on the same wallet, as a restarted process would have.
+    /// Another processor on the same wallet, as a restarted process would have. From now on, notices come to this one
+    /// only.
     #[must_use]
     pub fn restarted(control: &ProcessorControl, pmi: Pmi) -> (Self, ProcessorControl) {
-        let (pushes, stream) = mpsc::channel(4096);
-        let state = {
-            let old = control.shared.state();
-            State {
-                mint: old.mint.clone(),
-                lookup: old.lookup,
-                settle_at_once: old.settle_at_once,
-                made: old.made.clone(),
-                in_order: old.in_order.clone(),
-                settled: old.settled.clone(),
-                log: old.log.clone(),
-            }
-        };
-        let minted = watch::Sender::new(state.in_order.len());
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            pushes,
-            minted,
-        });
-        let control = ProcessorControl {
-            shared: Arc::clone(&shared),
-        };
-        (
-            Self {
-                pmi,
-                units: vec![Unit::SATS],
-                shared,
-                stream: Mutex::new(Some(stream)),
-            },
-            control,
-        )
+        let (pushes, stream) = mpsc::channel(PUSHES);
+        *control
+            .shared
+            .pushes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = pushes;
+        Self::on(Arc::clone(&control.shared), pmi, stream)
     }
 }
 
@@ -226,10 +227,8 @@ impl ProcessorControl {
     /// Settles `reference` and pushes a notice.
     pub async fn settle(&self, reference: &str) {
         if let Some(settlement) = self.settle_quietly(reference) {
-            let _ = self
-                .shared
-                .pushes
-                .send(SettlementNotice::new(reference, Some(settlement)))
+            self.shared
+                .push(SettlementNotice::new(reference, Some(settlement)))
                 .await;
         }
     }
@@ -253,16 +252,26 @@ impl ProcessorControl {
             .state()
             .settled
             .insert(reference.to_owned(), settlement.clone());
-        let _ = self
-            .shared
-            .pushes
-            .send(SettlementNotice::new(reference, Some(settlement)))
+        self.shared
+            .push(SettlementNotice::new(reference, Some(settlement)))
             .await;
     }
 
     /// Pushes a notice as it is: repeated, early, or about nothing.
     pub async fn push(&self, notice: SettlementNotice) {
-        let _ = self.shared.pushes.send(notice).await;
+        self.shared.push(notice).await;
+    }
+
+    /// The payment request that was made under `reference`.
+    #[must_use]
+    pub fn request(&self, reference: &str) -> Option<PaymentRequest> {
+        self.shared.state().made.get(reference).cloned()
+    }
+
+    /// Whether `reference` has settled.
+    #[must_use]
+    pub fn is_settled(&self, reference: &str) -> bool {
+        self.shared.state().settled.contains_key(reference)
     }
 
     /// How many payment requests have settled.
@@ -301,9 +310,12 @@ impl PaymentProcessor for ScriptedProcessor {
             MintScript::Panic => panic!("scripted"),
             _ => {}
         }
-        let reference = format!("ref-{}", order.idempotency_key);
+        let reference = match &script {
+            MintScript::Reused(reference) => reference.clone(),
+            _ => format!("ref-{}", order.idempotency_key),
+        };
         let pay_req = PayReq::new(format!("scripted:{reference}"));
-        let expires_at = SystemClock.now().plus(order.ttl);
+        let expires_at = self.shared.clock.now().plus(order.ttl);
         let mut request = PaymentRequest::new(
             self.pmi.clone(),
             order.amount.clone(),
@@ -316,8 +328,9 @@ impl PaymentProcessor for ScriptedProcessor {
             MintScript::WrongPmi(pmi) => request.pmi = pmi,
             MintScript::EmptyPayReq => request.pay_req = PayReq::new(""),
             MintScript::Expired => {
-                request.expires_at = Some(crate::payment::Timestamp::from_secs(1))
+                request.expires_at = Some(Timestamp::from_secs(1));
             }
+            MintScript::Expiring(at) => request.expires_at = at,
             _ => {}
         }
         let settle = {

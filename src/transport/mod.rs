@@ -48,11 +48,11 @@ pub trait ServerTransport: Debug + Send + Sync {
     /// As [`send`](Self::send).
     async fn notify(&self, client: Option<&ClientPubkey>, message: Message) -> Result<()>;
 
-    /// How many bytes of JSON a message to this address may have, where that is known beforehand. A paid result that is
-    /// larger is a failure of the server, not of the buyer.
-    fn max_message_bytes(&self, to: &ReplyTo) -> usize {
-        let _ = to;
-        usize::MAX
+    /// Whether `outbound` can be carried to this address at all, where that is known beforehand; what is said here of a
+    /// message is true of sending it. A paid result that cannot be carried is a failure of the server, not of the buyer.
+    fn can_carry(&self, to: &ReplyTo, outbound: &Outbound) -> bool {
+        let _ = (to, outbound);
+        true
     }
 
     /// Tells the transport what to say about payments wherever it introduces the server: in the first message of a

@@ -27,11 +27,9 @@ impl Subscriptions {
             .retain(|(who, what)| (who, what.as_str()) != (client, uri));
     }
 
-    /// Whether somebody other than `client` subscribed to `uri`.
-    pub(super) fn wanted_by_others(&self, client: &ClientPubkey, uri: &str) -> bool {
-        self.0
-            .iter()
-            .any(|(who, what)| who != client && what == uri)
+    /// Whether somebody is subscribed to `uri`.
+    pub(super) fn has(&self, uri: &str) -> bool {
+        self.0.iter().any(|(_, what)| what == uri)
     }
 
     /// Who wants to hear about `uri`: whoever subscribed to it or to something that it is a part of.
@@ -74,11 +72,11 @@ mod tests {
         assert_eq!(subscriptions.subscribers("x://1"), [a]);
         assert_eq!(subscriptions.subscribers("x://1/part"), [a]);
         assert!(subscriptions.subscribers("x://12").is_empty());
-        assert!(!subscriptions.wanted_by_others(&a, "x://1"));
         subscriptions.add(b, "x://1");
-        assert!(subscriptions.wanted_by_others(&a, "x://1"));
         subscriptions.remove(&a, "x://1");
         assert_eq!(subscriptions.subscribers("x://1"), [b]);
         assert_eq!(subscriptions.uris(), ["x://1", "x://2"]);
+        subscriptions.remove(&b, "x://1");
+        assert!(!subscriptions.has("x://1") && subscriptions.has("x://2"));
     }
 }

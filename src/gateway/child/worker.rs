@@ -221,17 +221,14 @@ impl Worker {
     ) {
         let client = reply_to.client;
         let subscription = subscribed_uri(&request);
-        if let Some(uri) = &subscription
-            && request.method == UNSUBSCRIBE
-        {
-            self.subscriptions.remove(&client, uri);
-            if self.subscriptions.wanted_by_others(&client, uri) {
-                let answer = Outbound::new(empty(request.id));
-                self.answer(reply_to, answer).await;
-                return;
-            }
-        }
         let subscribes = request.method == method::RESOURCES_SUBSCRIBE;
+        if let Some(uri) = &subscription
+            && self.is_settled_here(client, uri, subscribes)
+        {
+            let answer = Outbound::new(empty(request.id));
+            self.answer(reply_to, answer).await;
+            return;
+        }
         let id = request.id.clone();
         match self.open.open(request, reply_to.clone()) {
             Ok(labelled) => {
@@ -252,6 +249,21 @@ impl Worker {
                 self.answer(reply_to, answer).await;
             }
         }
+    }
+
+    /// Whether a subscription, or the end of one, changes nothing for the child, because others are subscribed too.
+    fn is_settled_here(&mut self, client: ClientPubkey, uri: &str, subscribes: bool) -> bool {
+        if self.setup.only.is_some() {
+            return false;
+        }
+        if !subscribes {
+            self.subscriptions.remove(&client, uri);
+        }
+        let settled = self.subscriptions.has(uri);
+        if subscribes && settled {
+            self.subscriptions.add(client, uri);
+        }
+        settled
     }
 
     async fn take_from_child(&mut self, message: Message, session: &Session) {

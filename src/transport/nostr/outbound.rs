@@ -171,6 +171,16 @@ pub(super) fn check_size(event: &Event, route: Route) -> Result<()> {
     }
 }
 
+/// Whether a direct message fits into what `route` carries. Only one that may not is signed to be measured.
+pub(super) fn can_carry(keys: &Keys, content: String, tags: &[Tag], route: Route) -> bool {
+    // Id, keys, signature, time and the names of the fields, amply; and text in JSON in JSON at most doubles.
+    const FRAME: usize = 1024;
+    let tag_bytes = |tag: &Tag| tag.parts().iter().map(|part| part.len() + 3).sum::<usize>() + 3;
+    let at_most = FRAME + 2 * (content.len() + tags.iter().map(tag_bytes).sum::<usize>());
+    at_most <= gift_wrap::MAX_INNER
+        || message(keys, content, tags).is_ok_and(|event| check_size(&event, route).is_ok())
+}
+
 /// The event that goes over the wire: the signed event itself, or a fresh wrap around it.
 pub(super) fn carrier(event: Event, recipient: &PublicKey, route: Route) -> Result<Event> {
     check_size(&event, route)?;
@@ -226,6 +236,23 @@ mod tests {
                 "cap",
             ]
         );
+    }
+
+    #[test]
+    fn what_can_be_carried_is_told_to_the_byte() {
+        let keys = NostrKeys::generate();
+        let tags = [Tag::new(["p", "x"]), Tag::new(["cap", "\"\""])];
+        for route in [Route(None), Route(Some(Wrap::Ephemeral))] {
+            for text in ["x", "\"", "é"] {
+                // Around the point where the quick estimate ends, and where the real limit is.
+                for bytes in (30_000..=300_000).step_by(30_011) {
+                    let content = text.repeat(bytes / text.len());
+                    let event = message(keys.inner(), content.clone(), &tags).unwrap();
+                    let carried = check_size(&event, route).is_ok();
+                    assert_eq!(can_carry(keys.inner(), content, &tags, route), carried);
+                }
+            }
+        }
     }
 
     #[test]

@@ -248,6 +248,19 @@ impl ServerTransport for NostrServerTransport {
         outcome
     }
 
+    fn can_carry(&self, to: &ReplyTo, outbound: &Outbound) -> bool {
+        let route = Route::parse(&to.route, &self.settings);
+        let content = outbound.message.to_json();
+        // As if it were the first of its session: it may be by the time it is sent.
+        let tags = outbound::server_tags(
+            &to.client.to_string(),
+            Some(&to.event.to_string()),
+            self.discovery(),
+            outbound.tags.clone(),
+        );
+        outbound::can_carry(self.settings.keys(), content, &tags, route)
+    }
+
     fn advertise(&self, payments: Advertisement) {
         *self
             .advertisement
