@@ -42,10 +42,14 @@ fn main() {
         flush(folder.path(), 1 << 20)
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
-    for callers in [1, 64, 256] {
+    let only = std::env::var("CALLERS").ok().and_then(|n| n.parse().ok());
+    for callers in only.map_or(vec![1, 64, 256], |n| vec![n]) {
         let path = folder.path().join(format!("{callers}.db"));
         let ledger = Arc::new(SqliteLedger::open(path).unwrap());
         runtime.block_on(report("sqlite", ledger, callers));
+    }
+    if only.is_some() {
+        return;
     }
     runtime.block_on(report("memory", Arc::new(MemoryLedger::new()), 64));
     let ledger = Arc::new(SqliteLedger::open(folder.path().join("large.db")).unwrap());

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::failure;
@@ -86,8 +87,8 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     into_wal(&connection)?;
     connection
         .execute_batch(
-            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;
-             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
+             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
     if fresh {
@@ -103,7 +104,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
     connection
         .execute_batch(
-            "PRAGMA query_only = ON; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
+            "PRAGMA query_only = ON; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
     Ok(connection)
@@ -154,6 +155,10 @@ fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| failure(&e))?;
     connection.busy_timeout(BUSY).map_err(|e| failure(&e))?;
+    // Without this, each new value bound to a cached statement has it planned anew.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(|e| failure(&e))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
