@@ -442,6 +442,7 @@ fn only_shipped_code_counts() {
         "const QUOTE: char = '\"'; // use crate::gate::Gate;\nconst OTHER: char = '\"';",
         "#[cfg(test)]\nmod tests { use crate::gate::Gate; fn f() { println!(\"x\"); } }",
         "#[cfg(test)]\nuse crate::gate::Gate;",
+        "#[cfg(all(test, feature = \"testing\"))]\nuse crate::gate::Gate;",
     ] {
         assert_eq!(complaints("ledger/mod.rs", code), [""; 0], "{code}");
     }

@@ -20,7 +20,14 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rmcp::model::CallToolRequestParams;
+use rmcp::service::{RunningService, ServiceError};
+use rmcp::{RoleClient, ServiceExt};
 use serde_json::{Value, json};
+use tollkeeper::client::{ClientPayments, with_client_payments};
+use tollkeeper::rails::fake::FakeHandler;
+use tollkeeper::transport::nostr::{NostrClientTransport, NostrKeys, parse_server};
+use tollkeeper::transport::rmcp::RmcpClientTransport;
 
 use binary::{Called, PATIENCE, Running, Scratch};
 
@@ -318,8 +325,7 @@ fn sell_everything(encryption: &str) {
     assert!(message.contains("tool"), "{unknown:?}");
     assert_refused(&call(&[
         "tool:get-sum",
-        "a=two",
-        "b=3",
+        "a=2",
         "--budget",
         "100 sats",
     ]));
@@ -434,6 +440,64 @@ fn the_official_python_client_buys_through_connect() {
 #[test]
 fn the_official_npm_client_buys_through_connect() {
     bought_by(|_| "node".to_owned(), "buyer.mjs");
+}
+
+/// One call, with its result as JSON.
+async fn rmcp_call(
+    client: &RunningService<RoleClient, ()>,
+    name: &'static str,
+    arguments: Value,
+) -> Result<Value, ServiceError> {
+    let arguments = arguments.as_object().cloned().unwrap();
+    let called = client
+        .call_tool(CallToolRequestParams::new(name).with_arguments(arguments))
+        .await?;
+    Ok(serde_json::to_value(called).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rmcp_client_buys_over_the_relay() {
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let relay = real.relay(&scratch);
+    let shop = Shop::open(&scratch, &relay, &PRICES, &real.everything());
+
+    let (server, _) = parse_server(shop.npub()).unwrap();
+    let transport =
+        NostrClientTransport::builder(NostrKeys::generate(), server).relays([relay.url.clone()]);
+    let payments = ClientPayments::builder()
+        .handler(FakeHandler::new())
+        .budget("30 sats".parse().unwrap());
+    let paid = with_client_payments(
+        transport.connect().await.unwrap(),
+        payments.build().unwrap(),
+    );
+    let client = ().serve(RmcpClientTransport::new(paid.clone())).await.unwrap();
+
+    let tools = client.list_all_tools().await.unwrap();
+    assert!(tools.iter().any(|tool| tool.name == "get-sum"), "{tools:?}");
+    let echo = rmcp_call(&client, "echo", json!({ "message": "hi" }))
+        .await
+        .unwrap();
+    assert_eq!(echo["content"][0]["text"], "Echo: hi");
+    let sum = rmcp_call(&client, "get-sum", json!({ "a": 2, "b": 3 }))
+        .await
+        .unwrap();
+    assert_eq!(sum["content"][0]["text"], "The sum of 2 and 3 is 5.");
+    for (name, arguments) in [
+        ("get-nothing", json!({})),
+        ("get-sum", json!({ "a": 4, "b": 5 })),
+    ] {
+        let refused = rmcp_call(&client, name, arguments).await.unwrap_err();
+        assert!(
+            matches!(refused, ServiceError::McpError(_)),
+            "{name}: {refused:?}"
+        );
+    }
+    assert_eq!(shop.delivered(1)[0]["settled"], 21);
+    client.cancel().await.unwrap();
 }
 
 /// An MCP session by hand, up to the first call.

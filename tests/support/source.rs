@@ -200,29 +200,37 @@ fn end_of_char(chars: &[char], at: usize) -> usize {
     }
 }
 
-/// What marks an item that is built for tests only.
-const TEST_ONLY: &str = "#[cfg(test)]";
+/// Where the next mark of an item that is built for tests only begins and ends.
+fn test_mark(code: &str) -> Option<(usize, usize)> {
+    let begin = ["#[cfg(test)]", "#[cfg(all(test,"]
+        .iter()
+        .filter_map(|mark| code.find(mark))
+        .min()?;
+    let length = code[begin..].find(']')? + 1;
+    Some((begin, begin + length))
+}
 
 /// The names in `#[cfg(test)] mod NAME;`.
 fn test_modules(code: &str) -> Vec<String> {
-    code.split(TEST_ONLY)
-        .skip(1)
-        .filter_map(|item| {
-            let declaration = item.trim_start().strip_prefix("mod ")?;
-            let end = declaration.find([';', '{'])?;
-            declaration[end..]
-                .starts_with(';')
-                .then(|| declaration[..end].trim().to_owned())
-        })
-        .collect()
+    let (mut names, mut left) = (Vec::new(), code);
+    while let Some((_, end)) = test_mark(left) {
+        left = &left[end..];
+        if let Some(declaration) = left.trim_start().strip_prefix("mod ")
+            && let Some(end) = declaration.find([';', '{'])
+            && declaration[end..].starts_with(';')
+        {
+            names.push(declaration[..end].trim().to_owned());
+        }
+    }
+    names
 }
 
 /// Cuts out every item under `#[cfg(test)]`, to its closing brace or semicolon.
 fn without_tests(code: &str) -> String {
     let (mut out, mut left) = (String::new(), code);
-    while let Some(at) = left.find(TEST_ONLY) {
-        out.push_str(&left[..at]);
-        let item = &left[at + TEST_ONLY.len()..];
+    while let Some((begin, end)) = test_mark(left) {
+        out.push_str(&left[..begin]);
+        let item = &left[end..];
         let mut depth = 0usize;
         let end = item.char_indices().find_map(|(at, c)| {
             match c {
