@@ -323,12 +323,7 @@ fn sell_everything(encryption: &str) {
     assert_refused(&unknown);
     let message = unknown.last["message"].as_str().unwrap();
     assert!(message.contains("tool"), "{unknown:?}");
-    assert_refused(&call(&[
-        "tool:get-sum",
-        "a=2",
-        "--budget",
-        "100 sats",
-    ]));
+    assert_refused(&call(&["tool:get-sum", "a=2", "--budget", "100 sats"]));
     assert_eq!(shop.books(), books);
 
     assert_refused(&call(&[&sum[..], &["20 sats"]].concat()));
