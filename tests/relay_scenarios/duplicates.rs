@@ -14,7 +14,9 @@ async fn five_copies_of_one_call_are_one_invoice_one_execution_and_one_answer() 
         let world = World::start().await;
         let a = world.client(via).await;
         let call = a.call(json!(1), "add", json!({}));
-        let copies: Vec<_> = (0..5).map(|_| via.carry(&call, &world.keys.public_key())).collect();
+        let copies: Vec<_> = (0..5)
+            .map(|_| via.carry(&call, &world.keys.public_key()))
+            .collect();
         a.wire.publish(&copies).await;
         let required = a.required(&call).await;
         world.quiet().await;
@@ -22,7 +24,10 @@ async fn five_copies_of_one_call_are_one_invoice_one_execution_and_one_answer() 
         let result = a.result(&call).await;
         world.quiet().await;
         assert_eq!((world.rail.minted(), world.tools.executions("add")), (1, 1));
-        let demands = a.about(&call).into_iter().filter(|heard| heard.is("payment_required"));
+        let demands = a
+            .about(&call)
+            .into_iter()
+            .filter(|heard| heard.is("payment_required"));
         demands.for_each(|demand| assert_eq!(demand.pay_req(), required.pay_req()));
         assert_eq!(result.carrier, via.kind());
         assert!(!a.about(&call).iter().any(|heard| heard.code().is_some()));
@@ -66,7 +71,10 @@ async fn a_copy_that_comes_while_the_call_executes_does_not_disturb_it() {
         let again = a.wait(&call, 2, |heard| heard.json.get("result").is_some());
         assert_eq!(again.await.json, result.json);
         world.quiet().await;
-        assert_eq!((world.rail.minted(), world.tools.executions("slow")), (1, 1));
+        assert_eq!(
+            (world.rail.minted(), world.tools.executions("slow")),
+            (1, 1)
+        );
     }
 }
 
@@ -76,7 +84,14 @@ async fn one_message_in_many_wraps_is_one_call() {
     let world = World::start().await;
     let a = world.client(Via::Persistent).await;
     let call = a.call(json!(1), "add", json!({}));
-    let wraps = [Via::Persistent, Via::Ephemeral, Via::Persistent, Via::Persistent, Via::Ephemeral, Via::Plain];
+    let wraps = [
+        Via::Persistent,
+        Via::Ephemeral,
+        Via::Persistent,
+        Via::Persistent,
+        Via::Ephemeral,
+        Via::Plain,
+    ];
     for via in wraps {
         a.send_by(&call, via).await;
     }
@@ -98,7 +113,9 @@ async fn a_lost_demand_is_made_again_and_is_the_same() {
         let world = World::start().await;
         let a = world.client(via).await;
         world.relay.set(|faults| {
-            faults.drop_next_to(&a.keys, |message| message["method"] == "notifications/payment_required");
+            faults.drop_next_to(&a.keys, |message| {
+                message["method"] == "notifications/payment_required"
+            });
         });
         let call = a.call(json!(1), "add", json!({}));
         a.send(&call).await;
@@ -147,7 +164,9 @@ async fn a_corrupted_copy_ahead_of_a_call_does_not_keep_it_out() {
         let carrier = via.carry(&call, &world.keys.public_key());
         let mut other_signature = carrier.clone();
         other_signature.sig = m.call(json!(1), "add", json!({})).sig;
-        m.wire.publish(&[corrupted(&carrier), other_signature]).await;
+        m.wire
+            .publish(&[corrupted(&carrier), other_signature])
+            .await;
         // The corrupted message, inside a wrap that is fine.
         m.send_by(&corrupted(&call), Via::Ephemeral).await;
         a.wire.publish(&[carrier]).await;
@@ -175,7 +194,9 @@ async fn a_flood_of_junk_does_not_make_the_server_forget_a_call() {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&n.to_be_bytes());
         junk.id = EventId::from_byte_array(id);
-        world.relay.say(&format!(r#"["EVENT","tollkeeper",{}]"#, junk.as_json()));
+        world
+            .relay
+            .say(&format!(r#"["EVENT","tollkeeper",{}]"#, junk.as_json()));
     }
     let m = world.client(Via::Ephemeral).await;
     let carriers: Vec<_> = (0..100)

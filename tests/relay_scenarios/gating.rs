@@ -11,9 +11,15 @@ async fn of_fifty_equal_calls_one_grant_serves_one() {
     for via in [Via::Plain, Via::Ephemeral] {
         let world = World::start().await;
         let a = world.client(via).await.explicit();
-        a.buy_grant(&a.call(json!("first"), "add", json!({"a": 1}))).await;
-        let calls: Vec<_> = (0..50).map(|n| a.call(json!(n), "add", json!({"a": 1}))).collect();
-        let carriers: Vec<_> = calls.iter().map(|call| via.carry(call, &world.keys.public_key())).collect();
+        a.buy_grant(&a.call(json!("first"), "add", json!({"a": 1})))
+            .await;
+        let calls: Vec<_> = (0..50)
+            .map(|n| a.call(json!(n), "add", json!({"a": 1})))
+            .collect();
+        let carriers: Vec<_> = calls
+            .iter()
+            .map(|call| via.carry(call, &world.keys.public_key()))
+            .collect();
         a.wire.publish(&carriers).await;
         let mut served = 0;
         for call in &calls {
@@ -49,7 +55,10 @@ async fn a_grant_serves_the_same_call_however_it_is_written() {
         a.send(&retry).await;
         a.result(&retry).await;
     }
-    assert_eq!((world.rail.minted(), world.tools.executions("add")), (same.len(), same.len()));
+    assert_eq!(
+        (world.rail.minted(), world.tools.executions("add")),
+        (same.len(), same.len())
+    );
 }
 
 /// C-28
@@ -58,7 +67,8 @@ async fn a_grant_serves_no_other_call_and_nobody_else() {
     let world = World::start().await;
     let a = world.client(Via::Plain).await.explicit();
     let b = world.client(Via::Plain).await.explicit();
-    a.buy_grant(&a.call(json!(1), "add", json!({"a": 1, "b": 2}))).await;
+    a.buy_grant(&a.call(json!(1), "add", json!({"a": 1, "b": 2})))
+        .await;
     let others = [
         (&a, json!({"a": 1, "b": 3})),
         (&a, json!({"a": 1, "b": "2"})),
@@ -94,7 +104,12 @@ async fn whoever_asks_again_unpaid_gets_the_same_offer_and_no_new_one() {
             a.send(&again).await;
             let pending = a.error(&again, -32043).await;
             assert_eq!(pending.json["error"]["message"], "Payment Pending");
-            assert!(pending.json["error"]["data"]["retry_after"].as_u64().unwrap() >= 1);
+            assert!(
+                pending.json["error"]["data"]["retry_after"]
+                    .as_u64()
+                    .unwrap()
+                    >= 1
+            );
             for field in ["pay_req", "amount", "pmi"] {
                 assert_eq!(pending.offer()[field], required.offer()[field]);
             }
@@ -123,7 +138,9 @@ async fn params_reach_the_handler_byte_for_byte_and_progress_goes_to_the_caller(
         world.tools.release(2);
         let a = world.client(via).await;
         let b = world.client(via).await.explicit();
-        let content = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
+        let content = |id: u32| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#)
+        };
         let transparent = a.sign(&content(1));
         a.buy(&transparent).await;
         b.buy_grant(&b.sign(&content(2))).await;
@@ -135,7 +152,11 @@ async fn params_reach_the_handler_byte_for_byte_and_progress_goes_to_the_caller(
         }
         assert_eq!(world.tools.executions("slow"), 2);
         for (client, call) in [(&a, &transparent), (&b, &gated)] {
-            let progress: Vec<_> = client.heard().into_iter().filter(|heard| heard.is("progress")).collect();
+            let progress: Vec<_> = client
+                .heard()
+                .into_iter()
+                .filter(|heard| heard.is("progress"))
+                .collect();
             assert_eq!(progress.len(), 1);
             assert_eq!(progress[0].about(), Some(call.id));
             assert_eq!(progress[0].json["params"]["progressToken"], "tok");

@@ -36,7 +36,11 @@ impl Stage {
         let (keys, secret) = (Keys::generate(), NostrKeys::generate());
         let client_keys = Keys::parse(&secret.reveal_secret_hex()).unwrap();
         let (server, _) = parse_server(&keys.public_key().to_hex()).unwrap();
-        let mode = if via == Via::Plain { EncryptionMode::Disabled } else { EncryptionMode::Required };
+        let mode = if via == Via::Plain {
+            EncryptionMode::Disabled
+        } else {
+            EncryptionMode::Required
+        };
         let transport = NostrClientTransport::builder(secret, server)
             .relays([relay.url()])
             .encryption(mode)
@@ -53,7 +57,15 @@ impl Stage {
         }
         let client = with_client_payments(transport, payments.build().unwrap());
         let wire = Wire::connect(&relay).await;
-        Self { relay, keys, wire, via, client, client_keys, wallet }
+        Self {
+            relay,
+            keys,
+            wire,
+            via,
+            client,
+            client_keys,
+            wallet,
+        }
     }
 
     /// The event of the `n`th request that reached the server, from 0.
@@ -69,19 +81,30 @@ impl Stage {
             if let Some(request) = requests.get(n) {
                 return request.id;
             }
-            assert!(tokio::time::Instant::now() < deadline, "request {n} never came");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "request {n} never came"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Says `content` as `author`, with these tags and no others.
     async fn say_as(&self, author: &Keys, content: &str, tags: Vec<Tag>) {
-        let event = EventBuilder::new(Kind::from(25910), content).tags(tags).sign_with_keys(author).unwrap();
-        self.wire.publish(&[self.via.carry(&event, &self.client_keys.public_key())]).await;
+        let event = EventBuilder::new(Kind::from(25910), content)
+            .tags(tags)
+            .sign_with_keys(author)
+            .unwrap();
+        self.wire
+            .publish(&[self.via.carry(&event, &self.client_keys.public_key())])
+            .await;
     }
 
     async fn say(&self, about: EventId, message: &Value) {
-        let tags = vec![Tag::public_key(self.client_keys.public_key()), Tag::event(about)];
+        let tags = vec![
+            Tag::public_key(self.client_keys.public_key()),
+            Tag::event(about),
+        ];
         self.say_as(&self.keys, &message.to_string(), tags).await;
     }
 
@@ -93,7 +116,8 @@ impl Stage {
     async fn read(&self, so_far: usize) {
         let answer = async {
             let request = self.request(so_far).await;
-            self.say(request, &json!({"jsonrpc": "2.0", "id": 0, "result": {}})).await;
+            self.say(request, &json!({"jsonrpc": "2.0", "id": 0, "result": {}}))
+                .await;
         };
         let (outcome, ()) = tokio::join!(self.call(1000), answer);
         assert!(outcome.response.result().is_some());
@@ -101,12 +125,21 @@ impl Stage {
     }
 
     fn paid(&self) -> Vec<u64> {
-        self.wallet.asked().iter().map(|request| request.amount.value()).collect()
+        self.wallet
+            .asked()
+            .iter()
+            .map(|request| request.amount.value())
+            .collect()
     }
 }
 
 fn call(id: i64) -> Request {
-    Request::new(id, "tools/call", &json!({"name": "add", "arguments": {"n": id}})).unwrap()
+    Request::new(
+        id,
+        "tools/call",
+        &json!({"name": "add", "arguments": {"n": id}}),
+    )
+    .unwrap()
 }
 
 fn demand(amount: u64, pay_req: &str) -> Value {
@@ -127,7 +160,9 @@ async fn of_several_demands_for_one_request_one_is_paid_at_most() {
             let serve = async {
                 let request = stage.request(0).await;
                 for (n, amount) in amounts.into_iter().enumerate() {
-                    stage.say(request, &demand(amount, &format!("invoice-{n}"))).await;
+                    stage
+                        .say(request, &demand(amount, &format!("invoice-{n}")))
+                        .await;
                 }
                 stage.read(1).await;
                 let accepted = json!({"jsonrpc": "2.0", "method": "notifications/payment_accepted",
@@ -179,16 +214,25 @@ async fn a_demand_about_nothing_that_is_open_is_not_paid() {
         stage.say(answered, &demand(1, "after the response")).await;
 
         // After the caller's patience.
-        let late = stage.client.call(call(2), Duration::from_millis(50)).await.unwrap();
+        let late = stage
+            .client
+            .call(call(2), Duration::from_millis(50))
+            .await
+            .unwrap();
         assert_eq!(late.response.error().unwrap().code, -32001);
-        stage.say(stage.request(1).await, &demand(1, "after the time-out")).await;
+        stage
+            .say(stage.request(1).await, &demand(1, "after the time-out"))
+            .await;
 
         // After a cancellation.
         stage.client.send(call(3).into()).await.unwrap();
         let cancelled = stage.request(2).await;
-        let cancel = Notification::new("notifications/cancelled", &json!({"requestId": 3})).unwrap();
+        let cancel =
+            Notification::new("notifications/cancelled", &json!({"requestId": 3})).unwrap();
         stage.client.send(cancel.into()).await.unwrap();
-        stage.say(cancelled, &demand(1, "after the cancellation")).await;
+        stage
+            .say(cancelled, &demand(1, "after the cancellation"))
+            .await;
 
         // While one is open: of somebody else, about something else, about nothing, and in no protocol.
         let serve = async {
@@ -196,16 +240,32 @@ async fn a_demand_about_nothing_that_is_open_is_not_paid() {
             let about = |id: EventId| vec![to_client.clone(), Tag::event(id)];
             let text = demand(1, "odd").to_string();
             stage.say_as(&Keys::generate(), &text, about(open)).await;
-            stage.say_as(&stage.keys, &text, about(EventId::all_zeros())).await;
+            stage
+                .say_as(&stage.keys, &text, about(EventId::all_zeros()))
+                .await;
             stage.say_as(&stage.keys, &text, about(answered)).await;
-            stage.say_as(&stage.keys, &text, vec![to_client.clone()]).await;
-            stage.say_as(&stage.keys, &text.replace(r#""jsonrpc":"2.0","#, ""), about(open)).await;
-            stage.say_as(&stage.keys, &text.replace("2.0", "1.0"), about(open)).await;
+            stage
+                .say_as(&stage.keys, &text, vec![to_client.clone()])
+                .await;
+            stage
+                .say_as(
+                    &stage.keys,
+                    &text.replace(r#""jsonrpc":"2.0","#, ""),
+                    about(open),
+                )
+                .await;
+            stage
+                .say_as(&stage.keys, &text.replace("2.0", "1.0"), about(open))
+                .await;
             stage.read(4).await;
             stage.say(open, &result(4)).await;
         };
         let (outcome, ()) = tokio::join!(stage.call(4), serve);
-        assert!(outcome.response.result().is_some(), "{:?}", outcome.response.error());
+        assert!(
+            outcome.response.result().is_some(),
+            "{:?}",
+            outcome.response.error()
+        );
         assert_eq!(stage.paid(), [0; 0]);
         assert_eq!(stage.client.payments().budget().spending().spent.value(), 0);
     }
@@ -215,7 +275,14 @@ async fn a_demand_about_nothing_that_is_open_is_not_paid() {
 #[tokio::test]
 async fn a_demand_that_cannot_be_read_is_declined() {
     let odd = [
-        json!(null), json!("5"), json!(-5), json!(0), json!(1.5), json!(1e300), json!(9_007_199_254_740_992_u64), json!([5]),
+        json!(null),
+        json!("5"),
+        json!(-5),
+        json!(0),
+        json!(1.5),
+        json!(1e300),
+        json!(9_007_199_254_740_992_u64),
+        json!([5]),
     ];
     for amount in odd {
         let stage = Stage::set(Via::Plain, None).await;
@@ -242,7 +309,10 @@ async fn a_transparent_demand_is_not_paid_by_who_asked_for_explicit_gating() {
         let (outcome, ()) = tokio::join!(stage.call(1), serve);
         let error = outcome.response.error().unwrap();
         assert_eq!(error.code, -32000);
-        assert_eq!(error.message, "Payment declined: explicit_gating was not accepted by the server");
+        assert_eq!(
+            error.message,
+            "Payment declined: explicit_gating was not accepted by the server"
+        );
         stage.read(1).await;
         assert_eq!(stage.paid(), [0; 0]);
         // Nor later in the session, when the request no longer says how it wants to pay.
@@ -263,14 +333,34 @@ async fn only_the_server_answers() {
         let stage = Stage::set(via, None).await;
         let serve = async {
             let request = stage.request(0).await;
-            let about = |id| vec![Tag::public_key(stage.client_keys.public_key()), Tag::event(id)];
+            let about = |id| {
+                vec![
+                    Tag::public_key(stage.client_keys.public_key()),
+                    Tag::event(id),
+                ]
+            };
             let forged = json!({"jsonrpc": "2.0", "id": 1, "result": {"forged": true}}).to_string();
-            stage.say_as(&Keys::generate(), &forged, about(request)).await;
-            stage.say_as(&stage.keys, &forged, about(EventId::all_zeros())).await;
-            stage.say_as(&stage.keys, &forged, vec![Tag::public_key(stage.client_keys.public_key())]).await;
+            stage
+                .say_as(&Keys::generate(), &forged, about(request))
+                .await;
+            stage
+                .say_as(&stage.keys, &forged, about(EventId::all_zeros()))
+                .await;
+            stage
+                .say_as(
+                    &stage.keys,
+                    &forged,
+                    vec![Tag::public_key(stage.client_keys.public_key())],
+                )
+                .await;
             stage.read(1).await;
             // The id in the body is of no account, as with servers that put the event's there.
-            stage.say(request, &json!({"jsonrpc": "2.0", "id": request.to_hex(), "result": {"ok": true}})).await;
+            stage
+                .say(
+                    request,
+                    &json!({"jsonrpc": "2.0", "id": request.to_hex(), "result": {"ok": true}}),
+                )
+                .await;
         };
         let (outcome, ()) = tokio::join!(stage.call(1), serve);
         assert_eq!(outcome.response.id, 1.into());

@@ -14,7 +14,8 @@ async fn equal_ids_and_tokens_of_two_clients_do_not_mix() {
         let a = world.client(via).await;
         let b = world.client(via).await;
         let call = |client: &Raw<'_>, who: &str| {
-            let params = json!({"name": "slow", "arguments": {"who": who}, "_meta": {"progressToken": 1}});
+            let params =
+                json!({"name": "slow", "arguments": {"who": who}, "_meta": {"progressToken": 1}});
             client.request(json!(1), "tools/call", params)
         };
         let (of_a, of_b) = (call(&a, "a"), call(&b, "b"));
@@ -30,20 +31,32 @@ async fn equal_ids_and_tokens_of_two_clients_do_not_mix() {
         for (client, call, who) in [(&a, &of_a, "a"), (&b, &of_b, "b")] {
             let result = client.result(call).await;
             assert_eq!(result.json["id"], 1);
-            assert!(result.json["result"].to_string().contains(&format!(r#"\"who\":\"{who}\""#)), "{}", result.json);
+            assert!(
+                result.json["result"]
+                    .to_string()
+                    .contains(&format!(r#"\"who\":\"{who}\""#)),
+                "{}",
+                result.json
+            );
             let progress = client.wait(call, 1, |heard| heard.is("progress")).await;
             assert_eq!(progress.json["params"]["progressToken"], 1);
         }
         world.quiet().await;
         for (client, call) in [(&a, &of_a), (&b, &of_b)] {
-            assert!(client.heard().iter().all(|heard| heard.about() == Some(call.id)));
+            assert!(
+                client
+                    .heard()
+                    .iter()
+                    .all(|heard| heard.about() == Some(call.id))
+            );
             assert_eq!(client.heard().len(), 4);
         }
     }
 }
 
 fn cancelled(client: &Raw<'_>, id: Value) -> nostr_sdk::Event {
-    let notification = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+    let notification =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
     client.sign(&notification.to_string())
 }
 
@@ -61,7 +74,11 @@ async fn a_cancelled_call_is_not_executed_by_money_that_comes_later() {
         a.pay(&required).await;
         world.quiet().await;
         assert_eq!(world.tools.executions("add"), 0);
-        assert!(a.about(&call).iter().all(|heard| heard.json.get("result").is_none()));
+        assert!(
+            a.about(&call)
+                .iter()
+                .all(|heard| heard.json.get("result").is_none())
+        );
         // The money is not lost: it buys the same call later, once.
         let again = a.call(json!(2), "add", json!({"a": 1}));
         a.send(&again).await;
@@ -136,7 +153,10 @@ async fn the_kind_of_wrap_follows_the_request() {
         assert!(a.heard().iter().all(|heard| heard.carrier == via.kind()));
     }
     // Who says that it takes ephemeral wraps gets them.
-    let a = world.client(Via::Persistent).await.tagged(&[&["pmi", "scripted"], &["support_encryption_ephemeral"]]);
+    let a = world
+        .client(Via::Persistent)
+        .await
+        .tagged(&[&["pmi", "scripted"], &["support_encryption_ephemeral"]]);
     let call = a.call(json!(1), "add", json!({}));
     a.buy(&call).await;
     assert!(a.heard().iter().all(|heard| heard.carrier == 21059));
@@ -146,11 +166,31 @@ async fn the_kind_of_wrap_follows_the_request() {
 #[tokio::test]
 async fn what_the_modes_do_not_allow_gets_no_answer_and_no_invoice() {
     let modes = [
-        (EncryptionMode::Required, GiftWrapMode::Optional, [false, true, true]),
-        (EncryptionMode::Disabled, GiftWrapMode::Optional, [true, false, false]),
-        (EncryptionMode::Optional, GiftWrapMode::Ephemeral, [true, false, true]),
-        (EncryptionMode::Optional, GiftWrapMode::Persistent, [true, true, false]),
-        (EncryptionMode::Required, GiftWrapMode::Ephemeral, [false, false, true]),
+        (
+            EncryptionMode::Required,
+            GiftWrapMode::Optional,
+            [false, true, true],
+        ),
+        (
+            EncryptionMode::Disabled,
+            GiftWrapMode::Optional,
+            [true, false, false],
+        ),
+        (
+            EncryptionMode::Optional,
+            GiftWrapMode::Ephemeral,
+            [true, false, true],
+        ),
+        (
+            EncryptionMode::Optional,
+            GiftWrapMode::Persistent,
+            [true, true, false],
+        ),
+        (
+            EncryptionMode::Required,
+            GiftWrapMode::Ephemeral,
+            [false, false, true],
+        ),
     ];
     for (encryption, gift_wrap, allowed) in modes {
         let world = World::builder().modes(encryption, gift_wrap).start().await;
@@ -165,7 +205,10 @@ async fn what_the_modes_do_not_allow_gets_no_answer_and_no_invoice() {
                 a.send(&call).await;
                 // Past the filter of the subscription, as a relay may that does not care.
                 let carrier = via.carry(&call, &world.keys.public_key());
-                world.relay.say(&format!(r#"["EVENT","tollkeeper",{}]"#, nostr_sdk::JsonUtil::as_json(&carrier)));
+                world.relay.say(&format!(
+                    r#"["EVENT","tollkeeper",{}]"#,
+                    nostr_sdk::JsonUtil::as_json(&carrier)
+                ));
                 world.quiet().await;
                 assert!(a.heard().is_empty(), "{encryption:?} {gift_wrap:?} {via:?}");
                 assert_eq!(world.rail.minted(), before);

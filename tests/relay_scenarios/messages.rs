@@ -10,7 +10,10 @@ use super::world::{PMI, World};
 fn assert_addressed(heard: &Heard, client: &Raw<'_>, about: &nostr_sdk::Event) {
     assert_eq!(heard.json["jsonrpc"], "2.0");
     let expected = |name: &str, value: String| vec![vec![name.to_owned(), value]];
-    assert_eq!(heard.tags("p"), expected("p", client.keys.public_key().to_hex()));
+    assert_eq!(
+        heard.tags("p"),
+        expected("p", client.keys.public_key().to_hex())
+    );
     assert_eq!(heard.tags("e"), expected("e", about.id.to_hex()));
     assert_eq!(heard.carrier, client.via.kind());
 }
@@ -46,7 +49,10 @@ async fn a_paid_call_is_one_demand_one_acceptance_and_one_result() {
         let result = a.result(&call).await;
         assert_eq!(result.json["id"], "seven");
         world.quiet().await;
-        assert_eq!(a.words(&call), ["payment_required", "payment_accepted", "result"]);
+        assert_eq!(
+            a.words(&call),
+            ["payment_required", "payment_accepted", "result"]
+        );
         for heard in a.about(&call) {
             assert_addressed(&heard, &a, &call);
             assert!(!holds_null(&heard.json), "{}", heard.json);
@@ -63,7 +69,14 @@ async fn the_id_of_a_request_comes_back_as_it_was_in_every_answer() {
     world.rail.settle_at_once();
     let a = world.client(Via::Plain).await;
     let b = world.client(Via::Ephemeral).await.explicit();
-    let ids = [json!(0), json!(""), json!("1"), json!(1), json!(-1), json!(9_007_199_254_740_991_u64)];
+    let ids = [
+        json!(0),
+        json!(""),
+        json!("1"),
+        json!(1),
+        json!(-1),
+        json!(9_007_199_254_740_991_u64),
+    ];
     for id in &ids {
         let call = a.call(id.clone(), "add", json!({"id": id}));
         a.send(&call).await;
@@ -85,8 +98,15 @@ async fn the_first_message_of_a_session_introduces_the_server_and_no_other_does(
         let call = a.call(json!(1), "add", json!({}));
         a.buy(&call).await;
         let heard = a.about(&call);
-        let introduction =
-            ["p", "e", "name", "support_encryption", "support_encryption_ephemeral", "pmi", "payment_interaction"];
+        let introduction = [
+            "p",
+            "e",
+            "name",
+            "support_encryption",
+            "support_encryption_ephemeral",
+            "pmi",
+            "payment_interaction",
+        ];
         assert_eq!(heard[0].tag_names(), introduction);
         assert_eq!(heard[0].tags("pmi"), [["pmi", PMI]]);
         for later in &heard[1..] {
@@ -98,7 +118,10 @@ async fn the_first_message_of_a_session_introduces_the_server_and_no_other_does(
 async fn world_with_two_methods() -> World {
     let (second, _) = ScriptedProcessor::new("second".parse().unwrap());
     let (third, _) = ScriptedProcessor::new("third".parse().unwrap());
-    World::builder().payments(|payments| payments.processor(second).processor(third)).start().await
+    World::builder()
+        .payments(|payments| payments.processor(second).processor(third))
+        .start()
+        .await
 }
 
 /// C-08: the order of the client counts, not that of the server.
@@ -109,7 +132,14 @@ async fn the_first_method_of_the_client_that_the_server_knows_is_used() {
         (&[&["pmi", "x"], &["pmi", PMI]], PMI),
         (&[&["pmi", "x"], &["pmi", PMI], &["pmi", "second"]], PMI),
         (&[&["pmi", "second"], &["pmi", "third"]], "second"),
-        (&[&["pmi", "NOT A METHOD"], &["pmi"], &["pmi", "third", "extra"]], "third"),
+        (
+            &[
+                &["pmi", "NOT A METHOD"],
+                &["pmi"],
+                &["pmi", "third", "extra"],
+            ],
+            "third",
+        ),
     ];
     for (listed, expected) in lists {
         let a = world.client(Via::Plain).await.tagged(listed);
@@ -125,15 +155,21 @@ async fn without_a_common_method_nothing_is_minted_and_the_request_ends() {
     for via in [Via::Plain, Via::Ephemeral] {
         let world = world_with_two_methods().await;
         let a = world.client(via).await.tagged(&[&["pmi", "x"]]);
-        let b = world.client(via).await.tagged(&[&["pmi", "x"], &["payment_interaction", "explicit_gating"]]);
+        let b = world
+            .client(via)
+            .await
+            .tagged(&[&["pmi", "x"], &["payment_interaction", "explicit_gating"]]);
         for client in [&a, &b] {
             let call = client.call(json!(1), "add", json!({}));
             let started = std::time::Instant::now();
             client.send(&call).await;
             client.error(&call, -32000).await;
             assert!(started.elapsed().as_secs() < 2);
-            let rejected: Vec<Heard> =
-                client.about(&call).into_iter().filter(|heard| heard.is("payment_rejected")).collect();
+            let rejected: Vec<Heard> = client
+                .about(&call)
+                .into_iter()
+                .filter(|heard| heard.is("payment_rejected"))
+                .collect();
             for heard in rejected {
                 assert_eq!(heard.json["params"]["pmi"], PMI);
             }
@@ -148,8 +184,15 @@ async fn without_a_common_method_nothing_is_minted_and_the_request_ends() {
 #[tokio::test]
 async fn the_methods_of_initialize_hold_for_calls_that_list_none() {
     let world = world_with_two_methods().await;
-    let mut a = world.client(Via::Plain).await.tagged(&[&["pmi", "x"], &["pmi", "second"]]);
-    let initialize = a.request(json!(1), "initialize", json!({"protocolVersion": "2025-06-18"}));
+    let mut a = world
+        .client(Via::Plain)
+        .await
+        .tagged(&[&["pmi", "x"], &["pmi", "second"]]);
+    let initialize = a.request(
+        json!(1),
+        "initialize",
+        json!({"protocolVersion": "2025-06-18"}),
+    );
     a.send(&initialize).await;
     a.result(&initialize).await;
     a.tags.clear();
@@ -169,14 +212,32 @@ async fn the_methods_of_initialize_hold_for_calls_that_list_none() {
 /// C-10
 #[tokio::test]
 async fn lists_carry_the_prices_of_what_they_list() {
-    let prices = ["tool:add=7 sat", "tool:slow=1-5 sat", "tool:hidden=9 sat", "prompt:poem=3 sat", "resource:private://*=5 sat"];
+    let prices = [
+        "tool:add=7 sat",
+        "tool:slow=1-5 sat",
+        "tool:hidden=9 sat",
+        "prompt:poem=3 sat",
+        "resource:private://*=5 sat",
+    ];
     let world = World::builder().prices(&prices).start().await;
     let expected: [(&str, &[[&str; 4]]); 4] = [
-        ("tools/list", &[["cap", "tool:add", "7", "sats"], ["cap", "tool:slow", "1-5", "sats"]]),
+        (
+            "tools/list",
+            &[
+                ["cap", "tool:add", "7", "sats"],
+                ["cap", "tool:slow", "1-5", "sats"],
+            ],
+        ),
         ("prompts/list", &[["cap", "prompt:poem", "3", "sats"]]),
-        ("resources/list", &[["cap", "resource:private://x", "5", "sats"]]),
+        (
+            "resources/list",
+            &[["cap", "resource:private://x", "5", "sats"]],
+        ),
         // A template stands for many URIs, so the entry that prices them is shown as it is.
-        ("resources/templates/list", &[["cap", "resource:private://*", "5", "sats"]]),
+        (
+            "resources/templates/list",
+            &[["cap", "resource:private://*", "5", "sats"]],
+        ),
     ];
     for via in [Via::Plain, Via::Persistent] {
         let a = world.client(via).await;
@@ -197,7 +258,10 @@ async fn a_result_that_looks_like_a_list_is_a_paid_result_like_any_other() {
     let call = a.call(json!(1), "listy", json!({}));
     let result = a.buy(&call).await;
     assert_eq!(result.tag_names(), ["p", "e"], "no prices");
-    assert_eq!(result.json["result"], json!({"tools": [{"name": "add"}], "content": []}));
+    assert_eq!(
+        result.json["result"],
+        json!({"tools": [{"name": "add"}], "content": []})
+    );
     assert_eq!(world.tools.executions("listy"), 1);
 }
 
@@ -216,7 +280,10 @@ async fn a_request_that_is_a_day_off_is_not_charged_for() {
             a.send_by(&event, via).await;
             // Past the filter of the subscription, as a relay may that does not care.
             let carrier = via.carry(&event, &world.keys.public_key());
-            world.relay.say(&format!(r#"["EVENT","tollkeeper",{}]"#, nostr_sdk::JsonUtil::as_json(&carrier)));
+            world.relay.say(&format!(
+                r#"["EVENT","tollkeeper",{}]"#,
+                nostr_sdk::JsonUtil::as_json(&carrier)
+            ));
         }
     }
     world.quiet().await;
@@ -251,7 +318,8 @@ async fn what_is_not_one_request_is_neither_charged_nor_executed() {
     }});
     let deep = |open: &str, close: &str, levels| {
         let deep = format!("{}1{}", open.repeat(levels), close.repeat(levels));
-        call.to_string().replace("{}", &format!(r#"{{"x":{deep}}}"#))
+        call.to_string()
+            .replace("{}", &format!(r#"{{"x":{deep}}}"#))
     };
     let contents = [
         json!({"jsonrpc": "2.0", "method": "tools/call", "params": params}).to_string(),
@@ -296,9 +364,14 @@ async fn what_is_not_one_request_is_neither_charged_nor_executed() {
         world.quiet().await;
         for event in &events {
             let words = a.words(event);
-            let refused = words.is_empty() || matches!(words[0].as_str(), "-32602" | "-32600" | "-32700");
+            let refused =
+                words.is_empty() || matches!(words[0].as_str(), "-32602" | "-32600" | "-32700");
             let fine = refused || words == ["result"] && !event.content.contains("add");
-            assert!(fine, "{words:?} to {}", &event.content[..event.content.len().min(200)]);
+            assert!(
+                fine,
+                "{words:?} to {}",
+                &event.content[..event.content.len().min(200)]
+            );
         }
     }
     assert_eq!((world.rail.minted(), world.tools.executions("add")), (0, 0));

@@ -17,7 +17,9 @@ async fn a_lost_acceptance_stops_neither_execution_nor_result() {
         let world = World::start().await;
         let a = world.client(via).await;
         world.relay.set(|faults| {
-            faults.drop_next_to(&a.keys, |message| message["method"] == "notifications/payment_accepted");
+            faults.drop_next_to(&a.keys, |message| {
+                message["method"] == "notifications/payment_accepted"
+            });
         });
         a.buy(&a.call(json!(1), "add", json!({}))).await;
         assert_eq!(world.tools.executions("add"), 1);
@@ -33,7 +35,9 @@ async fn a_refused_acceptance_stops_neither_execution_nor_result() {
         let call = a.call(json!(1), "add", json!({}));
         a.send(&call).await;
         let required = a.required(&call).await;
-        world.relay.set(|faults| faults.next_answers = vec![Answer::Refuse("blocked: no such kind".into())]);
+        world.relay.set(|faults| {
+            faults.next_answers = vec![Answer::Refuse("blocked: no such kind".into())]
+        });
         a.pay(&required).await;
         a.result(&call).await;
         world.quiet().await;
@@ -54,7 +58,9 @@ async fn a_result_that_no_relay_took_is_given_to_the_same_event_later() {
         a.pay(&required).await;
         world.tools.wait_for("slow", 1).await;
         let before = world.relay.events().len();
-        world.relay.set(|faults| faults.answer = Answer::Refuse("blocked: not today".into()));
+        world
+            .relay
+            .set(|faults| faults.answer = Answer::Refuse("blocked: not today".into()));
         world.tools.release(5);
         // The refused result is in the relay's log, but nobody got it.
         let refused = a.result(&call).await;
@@ -63,7 +69,10 @@ async fn a_result_that_no_relay_took_is_given_to_the_same_event_later() {
         a.send(&call).await;
         let again = a.wait(&call, 2, |heard| heard.is_response()).await;
         assert_eq!(again.json, refused.json);
-        assert_eq!((world.rail.minted(), world.tools.executions("slow")), (1, 1));
+        assert_eq!(
+            (world.rail.minted(), world.tools.executions("slow")),
+            (1, 1)
+        );
     }
 }
 
@@ -79,11 +88,19 @@ async fn a_call_paid_while_the_relay_is_down_is_answered_when_it_is_back() {
         world.relay.go_down_for(Duration::from_millis(1500));
         a.pay(&required).await;
         world.tools.wait_for("add", 1).await;
-        assert_eq!(world.relay.connections(), 0, "executed while nobody could be told");
+        assert_eq!(
+            world.relay.connections(),
+            0,
+            "executed while nobody could be told"
+        );
         a.result(&call).await;
         assert_eq!((world.rail.minted(), world.tools.executions("add")), (1, 1));
     };
-    tokio::join!(outage(Via::Plain), outage(Via::Persistent), outage(Via::Ephemeral));
+    tokio::join!(
+        outage(Via::Plain),
+        outage(Via::Persistent),
+        outage(Via::Ephemeral)
+    );
 }
 
 /// C-22. The routes of answers are in the ledger, so sessions are no money; with fewer keys than evict one, to be quick.
@@ -141,7 +158,11 @@ async fn a_gated_result_that_cannot_be_carried_gives_the_grant_back() {
         let again = a.call(json!(n), "big", json!({}));
         a.send(&again).await;
         let error = a.response(&again).await;
-        assert!(!matches!(error.code(), None | Some(-32042 | -32043)), "{}", error.word());
+        assert!(
+            !matches!(error.code(), None | Some(-32042 | -32043)),
+            "{}",
+            error.word()
+        );
         world.quiet().await;
         assert!(world.entries().await[0].is_authorization());
     }
@@ -164,7 +185,11 @@ async fn late_money_buys_the_next_call() {
         let a: Raw<'_> = if explicit { a.explicit() } else { a };
         let call = a.call(json!(1), "add", json!({}));
         a.send(&call).await;
-        let offer = a.wait(&call, 1, |heard| heard.is("payment_required") || heard.is_response()).await;
+        let offer = a
+            .wait(&call, 1, |heard| {
+                heard.is("payment_required") || heard.is_response()
+            })
+            .await;
         if explicit {
             tokio::time::sleep(Duration::from_secs(2)).await;
         } else {

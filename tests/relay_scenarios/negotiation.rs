@@ -19,7 +19,10 @@ async fn a_first_call_that_asks_for_explicit_gating_is_answered_so_at_once() {
         assert_eq!(required.json["error"]["message"], "Payment Required");
         assert!(required.json["error"]["data"]["instructions"].is_string());
         assert_eq!(required.offer()["amount"], 7);
-        assert_eq!(required.tags("payment_interaction"), [["payment_interaction", "explicit_gating"]]);
+        assert_eq!(
+            required.tags("payment_interaction"),
+            [["payment_interaction", "explicit_gating"]]
+        );
         assert_eq!(required.carrier, via.kind());
         world.quiet().await;
         assert_eq!(a.words(&call), ["-32042"]);
@@ -36,7 +39,10 @@ async fn whoever_asks_for_explicit_gating_is_told_so_each_time() {
         let call = a.call(json!(n), "add", json!({"n": n}));
         a.send(&call).await;
         let required = a.error(&call, -32042).await;
-        assert_eq!(required.tags("payment_interaction"), [["payment_interaction", "explicit_gating"]]);
+        assert_eq!(
+            required.tags("payment_interaction"),
+            [["payment_interaction", "explicit_gating"]]
+        );
     }
 }
 
@@ -70,7 +76,10 @@ async fn a_transparent_server_refuses_explicit_gating_and_mints_nothing() {
 async fn the_first_word_counts_and_an_unknown_one_means_transparent() {
     let world = World::start().await;
     let lists: [&[&[&str]]; 5] = [
-        &[&["payment_interaction", "transparent"], &["payment_interaction", "explicit_gating"]],
+        &[
+            &["payment_interaction", "transparent"],
+            &["payment_interaction", "explicit_gating"],
+        ],
         &[&["payment_interaction", "bogus"]],
         &[&["payment_interaction", "EXPLICIT_GATING"]],
         &[&["payment_interaction"]],
@@ -101,7 +110,11 @@ async fn initialize_ends_explicit_gating_and_leaves_its_grants_alone() {
         let mut a = world.client(via).await.explicit();
         a.buy_grant(&a.call(json!(1), "add", json!({"a": 1}))).await;
         let interaction = a.tags.pop().unwrap();
-        let initialize = a.request(json!(2), "initialize", json!({"protocolVersion": "2025-06-18"}));
+        let initialize = a.request(
+            json!(2),
+            "initialize",
+            json!({"protocolVersion": "2025-06-18"}),
+        );
         a.send(&initialize).await;
         a.result(&initialize).await;
 

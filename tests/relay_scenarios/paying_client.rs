@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tollkeeper::PaymentInteraction;
 use tollkeeper::client::{CallOutcome, ClientPayments, PaidClient, with_client_payments};
 use tollkeeper::testing::{HandlerControl, HandlerScript, ScriptedHandler};
-use tollkeeper::transport::nostr::{EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys, parse_server};
+use tollkeeper::transport::nostr::{
+    EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys, parse_server,
+};
 use tollkeeper::wire::Request;
 
 use super::world::{PMI, SOON, World};
@@ -18,7 +20,12 @@ struct Payer {
 }
 
 impl Payer {
-    async fn connect(world: &World, budget: &str, encryption: EncryptionMode, gift_wrap: GiftWrapMode) -> Self {
+    async fn connect(
+        world: &World,
+        budget: &str,
+        encryption: EncryptionMode,
+        gift_wrap: GiftWrapMode,
+    ) -> Self {
         let (server, _) = parse_server(&world.keys.public_key().to_hex()).unwrap();
         let transport = NostrClientTransport::builder(NostrKeys::generate(), server)
             .relays([world.relay.url()])
@@ -27,13 +34,26 @@ impl Payer {
             .connect()
             .await
             .unwrap();
-        let (handler, wallet) = ScriptedHandler::new(PMI.parse().unwrap(), Some(world.rail.clone()));
-        let payments = ClientPayments::builder().handler(handler).budget(budget.parse().unwrap()).build().unwrap();
-        Self { client: with_client_payments(transport, payments), wallet }
+        let (handler, wallet) =
+            ScriptedHandler::new(PMI.parse().unwrap(), Some(world.rail.clone()));
+        let payments = ClientPayments::builder()
+            .handler(handler)
+            .budget(budget.parse().unwrap())
+            .build()
+            .unwrap();
+        Self {
+            client: with_client_payments(transport, payments),
+            wallet,
+        }
     }
 
     async fn call(&self, tool: &str, arguments: Value) -> CallOutcome {
-        let request = Request::new(1, "tools/call", &json!({"name": tool, "arguments": arguments})).unwrap();
+        let request = Request::new(
+            1,
+            "tools/call",
+            &json!({"name": tool, "arguments": arguments}),
+        )
+        .unwrap();
         self.client.call(request, SOON).await.unwrap()
     }
 
@@ -58,7 +78,11 @@ async fn a_paid_call_goes_through_from_end_to_end() {
         assert_eq!(free.paid, None);
         for n in 1..4 {
             let paid = payer.call("add", json!({"n": n})).await;
-            assert!(paid.response.result().is_some(), "{:?}", paid.response.error());
+            assert!(
+                paid.response.result().is_some(),
+                "{:?}",
+                paid.response.error()
+            );
             assert_eq!(paid.paid, Some("7 sats".parse().unwrap()));
             assert_eq!(payer.spent(), 7 * n);
         }
@@ -80,10 +104,21 @@ async fn calls_survive_a_relay_that_repeats_corrupts_and_stumbles() {
         });
         for n in 0..5u64 {
             let paid = payer.call("add", json!({"n": n})).await;
-            assert!(paid.response.result().is_some(), "{:?}", paid.response.error());
+            assert!(
+                paid.response.result().is_some(),
+                "{:?}",
+                paid.response.error()
+            );
         }
         assert_eq!(payer.wallet.asked().len(), 5);
-        assert_eq!((payer.spent(), world.rail.minted(), world.tools.executions("add")), (35, 5, 5));
+        assert_eq!(
+            (
+                payer.spent(),
+                world.rail.minted(),
+                world.tools.executions("add")
+            ),
+            (35, 5, 5)
+        );
     }
 }
 
@@ -100,8 +135,19 @@ async fn an_outage_between_payment_and_result_loses_nothing() {
             world.tools.release(1);
         };
         let (paid, ()) = tokio::join!(call, break_off);
-        assert!(paid.response.result().is_some(), "{:?}", paid.response.error());
-        assert_eq!((payer.spent(), world.rail.minted(), world.tools.executions("slow")), (7, 1, 1));
+        assert!(
+            paid.response.result().is_some(),
+            "{:?}",
+            paid.response.error()
+        );
+        assert_eq!(
+            (
+                payer.spent(),
+                world.rail.minted(),
+                world.tools.executions("slow")
+            ),
+            (7, 1, 1)
+        );
     };
     tokio::join!(outage(MODES[0]), outage(MODES[1]), outage(MODES[2]));
 }
@@ -114,12 +160,22 @@ async fn of_twenty_calls_at_once_the_budget_pays_for_five() {
         let payer = Payer::connect(&world, "35 sats", encryption, gift_wrap).await;
         let calls = (0..20).map(|n| payer.call("add", json!({"n": n})));
         let outcomes = futures_util::future::join_all(calls).await;
-        let paid = outcomes.iter().filter(|outcome| outcome.response.result().is_some()).count();
+        let paid = outcomes
+            .iter()
+            .filter(|outcome| outcome.response.result().is_some())
+            .count();
         assert_eq!((paid, payer.wallet.asked().len()), (5, 5));
         assert_eq!((payer.spent(), world.tools.executions("add")), (35, 5));
-        for outcome in outcomes.iter().filter(|outcome| outcome.response.result().is_none()) {
+        for outcome in outcomes
+            .iter()
+            .filter(|outcome| outcome.response.result().is_none())
+        {
             let error = outcome.response.error().unwrap();
-            assert!(error.message.starts_with("Payment declined"), "{}", error.message);
+            assert!(
+                error.message.starts_with("Payment declined"),
+                "{}",
+                error.message
+            );
             assert_eq!(outcome.paid, None);
         }
     }
@@ -128,19 +184,38 @@ async fn of_twenty_calls_at_once_the_budget_pays_for_five() {
 #[tokio::test]
 async fn a_lost_answer_of_the_wallet_blocks_a_second_payment_for_the_same_call() {
     let world = World::start().await;
-    let payer = Payer::connect(&world, "100 sats", EncryptionMode::Optional, GiftWrapMode::Optional).await;
+    let payer = Payer::connect(
+        &world,
+        "100 sats",
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
     payer.wallet.script(HandlerScript::PayAndLoseTheAnswer);
     let paid = payer.call("add", json!({"a": 1})).await;
     assert!(paid.response.result().is_some(), "the server saw the money");
     assert_eq!(paid.unknown, Some("7 sats".parse().unwrap()));
-    assert_eq!(payer.client.payments().budget().spending().reserved.value(), 7);
+    assert_eq!(
+        payer.client.payments().budget().spending().reserved.value(),
+        7
+    );
 }
 
 #[tokio::test]
 async fn a_wallet_that_will_not_pay_ends_the_call() {
-    for script in [HandlerScript::Refuse, HandlerScript::Fail, HandlerScript::CannotHandle] {
+    for script in [
+        HandlerScript::Refuse,
+        HandlerScript::Fail,
+        HandlerScript::CannotHandle,
+    ] {
         let world = World::start().await;
-        let payer = Payer::connect(&world, "100 sats", EncryptionMode::Optional, GiftWrapMode::Optional).await;
+        let payer = Payer::connect(
+            &world,
+            "100 sats",
+            EncryptionMode::Optional,
+            GiftWrapMode::Optional,
+        )
+        .await;
         payer.wallet.script(script);
         let declined = payer.call("add", json!({})).await;
         assert_eq!(declined.response.error().unwrap().code, -32000);
@@ -158,7 +233,10 @@ async fn an_offer_under_explicit_gating_reaches_the_caller() {
         .connect()
         .await
         .unwrap();
-    let payments = ClientPayments::builder().interaction(PaymentInteraction::ExplicitGating).build().unwrap();
+    let payments = ClientPayments::builder()
+        .interaction(PaymentInteraction::ExplicitGating)
+        .build()
+        .unwrap();
     let client = with_client_payments(transport, payments);
     let request = Request::new("x", "tools/call", &json!({"name": "add"})).unwrap();
     let outcome = client.call(request, SOON).await.unwrap();

@@ -11,13 +11,25 @@ use super::raw::{Raw, Via};
 use super::world::World;
 
 /// What must never reach a client, whatever breaks.
-const SECRET: &str = "nostr+walletconnect://b889ff?secret=71a8c1 token=hunter2 /var/lib/wallet/admin.macaroon";
+const SECRET: &str =
+    "nostr+walletconnect://b889ff?secret=71a8c1 token=hunter2 /var/lib/wallet/admin.macaroon";
 
 fn assert_no_secret(clients: &[&Raw<'_>]) {
     for heard in clients.iter().flat_map(|client| client.heard()) {
         let said = heard.event.as_json();
-        for part in ["walletconnect", "secret", "hunter2", "macaroon", "/var/", "src/", "panic"] {
-            assert!(!said.contains(part) || heard.json["id"] == part, "{part} in {said}");
+        for part in [
+            "walletconnect",
+            "secret",
+            "hunter2",
+            "macaroon",
+            "/var/",
+            "src/",
+            "panic",
+        ] {
+            assert!(
+                !said.contains(part) || heard.json["id"] == part,
+                "{part} in {said}"
+            );
         }
     }
 }
@@ -50,9 +62,18 @@ async fn the_most_specific_price_counts() {
     for (n, ((method, params), amount)) in priced.into_iter().enumerate() {
         let request = a.request(json!(n), method, params);
         a.send(&request).await;
-        assert_eq!(a.required(&request).await.offer()["amount"], amount, "{}", request.content);
+        assert_eq!(
+            a.required(&request).await.offer()["amount"],
+            amount,
+            "{}",
+            request.content
+        );
     }
-    for (method, params) in [read("privatex://x"), read("public://private://x"), named("prompts/get", "verse")] {
+    for (method, params) in [
+        read("privatex://x"),
+        read("public://private://x"),
+        named("prompts/get", "verse"),
+    ] {
         let request = a.request(json!(1), method, params);
         a.send(&request).await;
         a.result(&request).await;
@@ -62,15 +83,39 @@ async fn the_most_specific_price_counts() {
 /// C-33
 #[tokio::test]
 async fn a_price_cannot_be_dodged_by_spelling() {
-    let prices = ["resource:private://*=5 sat", "resource:file:///secret/*=5 sat", "tool:add=7 sat"];
+    let prices = [
+        "resource:private://*=5 sat",
+        "resource:file:///secret/*=5 sat",
+        "tool:add=7 sat",
+    ];
     let world = World::builder().prices(&prices).start().await;
     let a = world.client(Via::Plain).await;
     let spellings = [
-        "PRIVATE://x", "Private://x", " private://x", "\tprivate://x", "private://x ", "pri\tvate://x", "pri\nvate://x",
-        "private://./x", "private:///x", "\u{0}private://x", "\u{feff}private://x", "private:\\\\x",
-        "FILE:///secret/a", "file:///public/../secret/a", "file:///./secret/a", "file:////secret/a", "file:/secret/a",
-        "file:///%73ecret/a", "file:///secret%2Fa", "file://localhost/secret/a", "file:///public/%2e%2e/secret/a",
-        "file:///public/..%2fsecret/a", "file:///public\\..\\secret\\a", "file:///SECRET/../secret/a", "file:///secret//a",
+        "PRIVATE://x",
+        "Private://x",
+        " private://x",
+        "\tprivate://x",
+        "private://x ",
+        "pri\tvate://x",
+        "pri\nvate://x",
+        "private://./x",
+        "private:///x",
+        "\u{0}private://x",
+        "\u{feff}private://x",
+        "private:\\\\x",
+        "FILE:///secret/a",
+        "file:///public/../secret/a",
+        "file:///./secret/a",
+        "file:////secret/a",
+        "file:/secret/a",
+        "file:///%73ecret/a",
+        "file:///secret%2Fa",
+        "file://localhost/secret/a",
+        "file:///public/%2e%2e/secret/a",
+        "file:///public/..%2fsecret/a",
+        "file:///public\\..\\secret\\a",
+        "file:///SECRET/../secret/a",
+        "file:///secret//a",
     ];
     let requests: Vec<_> = spellings
         .iter()
@@ -81,9 +126,16 @@ async fn a_price_cannot_be_dodged_by_spelling() {
         a.send(request).await;
     }
     world.quiet().await;
-    let served: Vec<_> = spellings.into_iter().filter(|uri| world.tools.executions(uri) > 0).collect();
+    let served: Vec<_> = spellings
+        .into_iter()
+        .filter(|uri| world.tools.executions(uri) > 0)
+        .collect();
     assert!(served.is_empty(), "served free: {served:?}");
-    assert!(requests.iter().all(|request| !a.words(request).contains(&"result".to_owned())));
+    assert!(
+        requests
+            .iter()
+            .all(|request| !a.words(request).contains(&"result".to_owned()))
+    );
 }
 
 fn sats(value: u64) -> Amount {
@@ -126,7 +178,9 @@ async fn a_quote_that_cannot_be_charged_is_a_failure_of_the_server() {
         let world = world_that_quotes().await;
         let a = world.client(via).await;
         let b = world.client(via).await.explicit();
-        for what in ["error", "panic", "hang", "zero", "below", "above", "huge", "unit"] {
+        for what in [
+            "error", "panic", "hang", "zero", "below", "above", "huge", "unit",
+        ] {
             for client in [&a, &b] {
                 let call = client.call(json!(what), "add", json!({"do": what}));
                 client.send(&call).await;
@@ -160,7 +214,9 @@ async fn an_invoice_other_than_ordered_is_never_shown() {
     for via in [Via::Plain, Via::Ephemeral] {
         let timeout = Duration::from_millis(300);
         let world = World::builder()
-            .payments(move |payments| payments.settings(|settings| settings.processor_timeout = timeout))
+            .payments(move |payments| {
+                payments.settings(|settings| settings.processor_timeout = timeout)
+            })
             .start()
             .await;
         let a = world.client(via).await;
@@ -173,13 +229,17 @@ async fn an_invoice_other_than_ordered_is_never_shown() {
                 let error = client.error(&call, -32000).await;
                 assert_eq!(error.json["error"]["data"]["payment_options"], Value::Null);
                 let words = client.words(&call);
-                assert!(!words.contains(&"payment_required".to_owned()), "{script:?}: {words:?}");
+                assert!(
+                    !words.contains(&"payment_required".to_owned()),
+                    "{script:?}: {words:?}"
+                );
             }
         }
         assert_no_secret(&[&a, &b]);
         world.rail.on_mint(MintScript::Honest);
         a.buy(&a.call(json!("after"), "add", json!({"n": 0}))).await;
-        b.buy_grant(&b.call(json!("after"), "add", json!({"n": 0}))).await;
+        b.buy_grant(&b.call(json!("after"), "add", json!({"n": 0})))
+            .await;
         assert_eq!(world.tools.executions("add"), 1);
     }
 }
@@ -202,7 +262,14 @@ async fn who_need_not_pay_is_served_and_who_may_not_is_refused() {
                 client.send(&rejected).await;
                 let error = client.error(&rejected, -32000).await;
                 if let Some(text) = text {
-                    assert!(error.json["error"]["message"].as_str().unwrap().contains(text), "{}", error.json);
+                    assert!(
+                        error.json["error"]["message"]
+                            .as_str()
+                            .unwrap()
+                            .contains(text),
+                        "{}",
+                        error.json
+                    );
                 }
             }
         }

@@ -73,17 +73,25 @@ impl Wire {
                 }
             }
         });
-        Self { out, oks: tokio::sync::Mutex::new(oks) }
+        Self {
+            out,
+            oks: tokio::sync::Mutex::new(oks),
+        }
     }
 
     /// Publishes, and returns once the relay has answered all of it.
     pub(crate) async fn publish(&self, events: &[Event]) {
         let mut oks = self.oks.lock().await;
         for event in events {
-            self.out.send(Frame::text(format!(r#"["EVENT",{}]"#, event.as_json()))).unwrap();
+            self.out
+                .send(Frame::text(format!(r#"["EVENT",{}]"#, event.as_json())))
+                .unwrap();
         }
         for _ in events {
-            tokio::time::timeout(SOON, oks.recv()).await.expect("the relay answers").unwrap();
+            tokio::time::timeout(SOON, oks.recv())
+                .await
+                .expect("the relay answers")
+                .unwrap();
         }
     }
 }
@@ -116,7 +124,11 @@ impl Heard {
 
     /// The names of its tags, in order.
     pub(crate) fn tag_names(&self) -> Vec<String> {
-        self.event.tags.iter().map(|tag| tag.as_slice()[0].clone()).collect()
+        self.event
+            .tags
+            .iter()
+            .map(|tag| tag.as_slice()[0].clone())
+            .collect()
     }
 
     /// The tags of this name, as they are.
@@ -176,7 +188,8 @@ impl<'w> Raw<'w> {
 
     /// The same client, asking for explicit gating on every request.
     pub(crate) fn explicit(mut self) -> Self {
-        self.tags.push(tag(&["payment_interaction", "explicit_gating"]));
+        self.tags
+            .push(tag(&["payment_interaction", "explicit_gating"]));
         self
     }
 
@@ -207,7 +220,11 @@ impl<'w> Raw<'w> {
     }
 
     pub(crate) fn call(&self, id: Value, tool: &str, arguments: Value) -> Event {
-        self.request(id, "tools/call", json!({"name": tool, "arguments": arguments}))
+        self.request(
+            id,
+            "tools/call",
+            json!({"name": tool, "arguments": arguments}),
+        )
     }
 
     /// Sends an event, or sends it again; wrapped anew each time if it is wrapped.
@@ -216,7 +233,9 @@ impl<'w> Raw<'w> {
     }
 
     pub(crate) async fn send_by(&self, event: &Event, via: Via) {
-        self.wire.publish(&[via.carry(event, &self.world.keys.public_key())]).await;
+        self.wire
+            .publish(&[via.carry(event, &self.world.keys.public_key())])
+            .await;
     }
 
     /// Everything that the server said to this client, in the order in which it was published. What was said twice within
@@ -226,13 +245,19 @@ impl<'w> Raw<'w> {
         let mut heard = self.heard.lock().unwrap();
         let (seen, known) = &mut *heard;
         for carrier in &events[*seen..] {
-            let Some(event) = open(carrier, &self.keys) else { continue };
+            let Some(event) = open(carrier, &self.keys) else {
+                continue;
+            };
             if event.pubkey != self.world.keys.public_key() {
                 continue;
             }
             event.verify().expect("the server signs what it says");
             let json = serde_json::from_str(&event.content).expect("the server speaks JSON");
-            known.push(Heard { carrier: carrier.kind.as_u16(), event, json });
+            known.push(Heard {
+                carrier: carrier.kind.as_u16(),
+                event,
+                json,
+            });
         }
         *seen = events.len();
         known.clone()
@@ -240,7 +265,10 @@ impl<'w> Raw<'w> {
 
     /// What was said about `request`.
     pub(crate) fn about(&self, request: &Event) -> Vec<Heard> {
-        self.heard().into_iter().filter(|heard| heard.about() == Some(request.id)).collect()
+        self.heard()
+            .into_iter()
+            .filter(|heard| heard.about() == Some(request.id))
+            .collect()
     }
 
     /// The same in words, for comparing.
@@ -249,10 +277,19 @@ impl<'w> Raw<'w> {
     }
 
     /// Waits until so many messages about `request` match, and returns the last of them.
-    pub(crate) async fn wait(&self, request: &Event, count: usize, matches: impl Fn(&Heard) -> bool) -> Heard {
+    pub(crate) async fn wait(
+        &self,
+        request: &Event,
+        count: usize,
+        matches: impl Fn(&Heard) -> bool,
+    ) -> Heard {
         let deadline = tokio::time::Instant::now() + SOON;
         loop {
-            let mut found: Vec<Heard> = self.about(request).into_iter().filter(|h| matches(h)).collect();
+            let mut found: Vec<Heard> = self
+                .about(request)
+                .into_iter()
+                .filter(|h| matches(h))
+                .collect();
             if found.len() >= count {
                 return found.swap_remove(count - 1);
             }
@@ -260,14 +297,18 @@ impl<'w> Raw<'w> {
                 tokio::time::Instant::now() < deadline,
                 "waited in vain for what answers {}; there is {:?}",
                 request.content.chars().take(200).collect::<String>(),
-                self.about(request).iter().map(|heard| &heard.json).collect::<Vec<_>>(),
+                self.about(request)
+                    .iter()
+                    .map(|heard| &heard.json)
+                    .collect::<Vec<_>>(),
             );
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
 
     pub(crate) async fn required(&self, request: &Event) -> Heard {
-        self.wait(request, 1, |heard| heard.is("payment_required")).await
+        self.wait(request, 1, |heard| heard.is("payment_required"))
+            .await
     }
 
     /// The first response, whatever it is.
@@ -276,7 +317,8 @@ impl<'w> Raw<'w> {
     }
 
     pub(crate) async fn result(&self, request: &Event) -> Heard {
-        self.wait(request, 1, |heard| heard.json.get("result").is_some()).await
+        self.wait(request, 1, |heard| heard.json.get("result").is_some())
+            .await
     }
 
     /// Waits for the first response, which has to be this error.
@@ -288,7 +330,10 @@ impl<'w> Raw<'w> {
 
     /// Pays an offer.
     pub(crate) async fn pay(&self, offer: &Heard) {
-        self.world.rail.settle(offer.pay_req().trim_start_matches("scripted:")).await;
+        self.world
+            .rail
+            .settle(offer.pay_req().trim_start_matches("scripted:"))
+            .await;
     }
 
     /// Sends a priced call, pays for it when asked, and waits for its result.
@@ -304,6 +349,7 @@ impl<'w> Raw<'w> {
         self.send(request).await;
         let required = self.error(request, -32042).await;
         self.pay(&required).await;
-        self.wait(request, 1, |heard| heard.is("payment_accepted")).await;
+        self.wait(request, 1, |heard| heard.is("payment_accepted"))
+            .await;
     }
 }

@@ -60,7 +60,10 @@ impl Tools {
 
     /// Serves until the server closes.
     pub(crate) async fn serve(self, server: Arc<dyn ServerTransport>) {
-        while let Some(Inbound { message, origin, .. }) = server.recv().await {
+        while let Some(Inbound {
+            message, origin, ..
+        }) = server.recv().await
+        {
             let (name, params) = match &message {
                 Message::Request(Request { method, params, .. })
                 | Message::Notification(Notification { method, params }) => {
@@ -75,13 +78,18 @@ impl Tools {
             self.started.send_modify(|count| *count += 1);
             if let Message::Request(request) = message {
                 let (tools, server) = (self.clone(), Arc::clone(&server));
-                tokio::spawn(async move { tools.answer(request, &origin.reply_to, &*server).await });
+                tokio::spawn(
+                    async move { tools.answer(request, &origin.reply_to, &*server).await },
+                );
             }
         }
     }
 
     async fn answer(&self, request: Request, to: &ReplyTo, server: &dyn ServerTransport) {
-        let params = request.params.as_ref().map_or("null", |params| params.get());
+        let params = request
+            .params
+            .as_ref()
+            .map_or("null", |params| params.get());
         let params: Value = serde_json::from_str(params).unwrap();
         let result = match (request.method.as_str(), params["name"].as_str()) {
             ("tools/call", Some("slow")) => {
@@ -109,12 +117,22 @@ impl Tools {
                 {"uriTemplate": "private://{path}", "name": "private"},
                 {"uriTemplate": "public://{path}", "name": "public"},
             ]}),
-            ("initialize", _) => json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}}),
+            ("initialize", _) => {
+                json!({"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}})
+            }
             _ => json!({}),
         };
         let payload = Payload::Result(raw(&result).unwrap());
         // A result that cannot be carried is the gate's to deal with.
-        let _ = server.send(to, Outbound::new(Response { id: request.id, payload })).await;
+        let _ = server
+            .send(
+                to,
+                Outbound::new(Response {
+                    id: request.id,
+                    payload,
+                }),
+            )
+            .await;
     }
 }
 

@@ -51,7 +51,9 @@ impl World {
     pub(crate) fn builder() -> WorldBuilder {
         WorldBuilder {
             changes: Vec::new(),
-            prices: ["add", "slow", "big", "listy"].map(|tool| format!("tool:{tool}=7 sat")).to_vec(),
+            prices: ["add", "slow", "big", "listy"]
+                .map(|tool| format!("tool:{tool}=7 sat"))
+                .to_vec(),
             encryption: EncryptionMode::Optional,
             gift_wrap: GiftWrapMode::Optional,
         }
@@ -74,7 +76,10 @@ impl World {
             .iter()
             .flat_map(|filter| filter.kinds.iter().flatten().map(|kind| kind.as_u16()))
             .collect();
-        Via::ALL.into_iter().find(|via| kinds.contains(&via.kind())).unwrap()
+        Via::ALL
+            .into_iter()
+            .find(|via| kinds.contains(&via.kind()))
+            .unwrap()
     }
 
     /// Waits until everything that was said before has been dealt with: a later call of somebody else is answered.
@@ -87,7 +92,10 @@ impl World {
     }
 
     pub(crate) async fn entries(&self) -> Vec<Entry> {
-        self.ledger.list(&EntryFilter::new(Vec::new(), 100_000)).await.unwrap()
+        self.ledger
+            .list(&EntryFilter::new(Vec::new(), 100_000))
+            .await
+            .unwrap()
     }
 }
 
@@ -126,7 +134,12 @@ impl WorldBuilder {
             .relays([relay.url()])
             .encryption(self.encryption)
             .gift_wrap(self.gift_wrap)
-            .server_info(ServerInfo::new(Some("Scenario".to_owned()), None, None, None))
+            .server_info(ServerInfo::new(
+                Some("Scenario".to_owned()),
+                None,
+                None,
+                None,
+            ))
             .connect()
             .await
             .unwrap();
@@ -138,10 +151,24 @@ impl WorldBuilder {
             .processor(processor)
             .ledger(Arc::clone(&ledger) as _)
             .clock(Arc::clone(&clock) as _);
-        let payments = self.changes.into_iter().fold(payments, |payments, change| change(payments));
-        let server = with_server_payments(transport, payments.build().unwrap()).await.unwrap();
+        let payments = self
+            .changes
+            .into_iter()
+            .fold(payments, |payments, change| change(payments));
+        let server = with_server_payments(transport, payments.build().unwrap())
+            .await
+            .unwrap();
         let tools = Tools::new();
         let handler = tokio::spawn(tools.clone().serve(Arc::clone(&server) as _));
-        World { relay, server, keys: raw_keys, rail, tools, clock, ledger, handler }
+        World {
+            relay,
+            server,
+            keys: raw_keys,
+            rail,
+            tools,
+            clock,
+            ledger,
+            handler,
+        }
     }
 }
