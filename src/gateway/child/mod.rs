@@ -11,9 +11,11 @@
 mod asker;
 mod backoff;
 mod catalogue;
+mod deadlines;
 mod process;
 mod session;
 mod subscriptions;
+mod traffic;
 mod worker;
 
 // Back to the clients.

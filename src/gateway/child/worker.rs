@@ -4,19 +4,19 @@
 //! lost, that answer is an error marked [`handler_lost`](Outbound::handler_lost), so that whoever paid gets the right to
 //! the call back. Requests that come while the child is being restarted wait a bounded time, then end the same way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::asker::{empty, reply_to_child};
 use super::backoff::Backoff;
 use super::catalogue::Catalogue;
+use super::deadlines::{Deadlines, Overdue};
 use super::deliveries::Deliveries;
 use super::load::Load;
 use super::session::Session;
@@ -24,23 +24,14 @@ use super::subscriptions::Subscriptions;
 use super::{ChildCommand, lost};
 use crate::payment::ClientPubkey;
 use crate::transport::{InFlight, Outbound, ReplyTo};
-use crate::wire::{
-    ErrorObject, Message, Notification, Request, RequestId, Response, SERVER_ERROR_CODE, method,
-};
+use crate::wire::{ErrorObject, Message, Notification, Response, SERVER_ERROR_CODE, method};
 
 /// Requests that one child works on at a time.
 const MOST_OPEN: usize = 1024;
 /// How long a request waits for a child that is being restarted.
 const RESTART_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a child may take to answer a request.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60 * 60);
-/// How long a child may still answer a request that was cancelled.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a child may take to confirm a subscription that is moved to it.
 const RESUBSCRIBE_PATIENCE: Duration = Duration::from_secs(10);
-
-const UNSUBSCRIBE: &str = "resources/unsubscribe";
-const UPDATED: &str = "notifications/resources/updated";
 
 /// A message from a client, for the child.
 #[derive(Debug)]
@@ -67,16 +58,14 @@ pub(super) struct Setup {
 /// Runs children, one after the other, until told to stop.
 #[derive(Debug)]
 pub(super) struct Worker {
-    setup: Setup,
+    pub(super) setup: Setup,
     inbox: mpsc::Receiver<Job>,
     held: VecDeque<Job>,
-    open: InFlight,
-    /// When each open request, and each cancelled one, must have ended, by its label. Labels count up, so the first is
-    /// the earliest.
-    overdue: BTreeMap<i64, Instant>,
-    cancelled: BTreeMap<i64, Instant>,
-    subscribing: HashMap<i64, (ClientPubkey, String)>,
-    subscriptions: Subscriptions,
+    pub(super) open: InFlight,
+    pub(super) deadlines: Deadlines,
+    /// The subscriptions that the child has not confirmed yet, by the label of the request.
+    pub(super) subscribing: HashMap<i64, (ClientPubkey, String)>,
+    pub(super) subscriptions: Subscriptions,
 }
 
 enum End {
@@ -91,8 +80,7 @@ impl Worker {
             inbox,
             held: VecDeque::new(),
             open: InFlight::new(MOST_OPEN),
-            overdue: BTreeMap::new(),
-            cancelled: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             subscribing: HashMap::new(),
             subscriptions: Subscriptions::default(),
         }
@@ -175,11 +163,7 @@ impl Worker {
     async fn serve(&mut self, session: &mut Session) -> End {
         let to = session.process.to.clone();
         loop {
-            let patience = [&self.overdue, &self.cancelled]
-                .into_iter()
-                .filter_map(|waiting| waiting.first_key_value())
-                .map(|(_, at)| *at)
-                .min();
+            let patience = self.deadlines.next();
             tokio::select! {
                 () = self.setup.stop.cancelled() => return End::Stopped,
                 message = session.process.from.recv() => match message {
@@ -194,157 +178,6 @@ impl Worker {
                 () = until(patience) => self.give_up_waiting(&to).await,
             }
         }
-    }
-
-    async fn take_from_client(&mut self, job: Job, room: mpsc::Permit<'_, Message>) {
-        match job.message {
-            Message::Request(request) => self.request(request, job.reply_to, room).await,
-            Message::Notification(notification) if notification.method == method::CANCELLED => {
-                if let Some(cancelled) = self.open.cancel(&job.reply_to.client, &notification) {
-                    self.note_cancelled(&cancelled);
-                    room.send(cancelled.into());
-                }
-            }
-            // Of a shared child's session the gateway is the only owner.
-            Message::Notification(notification) if self.setup.only.is_some() => {
-                room.send(notification.into());
-            }
-            Message::Notification(_) | Message::Response(_) => {}
-        }
-    }
-
-    async fn request(
-        &mut self,
-        request: Request,
-        reply_to: ReplyTo,
-        room: mpsc::Permit<'_, Message>,
-    ) {
-        let client = reply_to.client;
-        let subscription = subscribed_uri(&request);
-        let subscribes = request.method == method::RESOURCES_SUBSCRIBE;
-        if let Some(uri) = &subscription
-            && self.is_settled_here(client, uri, subscribes)
-        {
-            let answer = Outbound::new(empty(request.id));
-            self.answer(reply_to, answer).await;
-            return;
-        }
-        let id = request.id.clone();
-        match self.open.open(request, reply_to.clone()) {
-            Ok(labelled) => {
-                if let RequestId::Number(label) = labelled.id {
-                    if let Some(uri) = subscription.filter(|_| subscribes) {
-                        self.subscribing.insert(label, (client, uri));
-                    }
-                    self.overdue.insert(label, Instant::now() + ANSWER_PATIENCE);
-                }
-                room.send(labelled.into());
-            }
-            Err(_) => {
-                let error = ErrorObject::new(
-                    SERVER_ERROR_CODE,
-                    "Too many requests at once; try again later",
-                );
-                let answer = Outbound::new(Response::from_error(id, &error)).handler_lost();
-                self.answer(reply_to, answer).await;
-            }
-        }
-    }
-
-    /// Whether a subscription, or the end of one, changes nothing for the child, because others are subscribed too.
-    fn is_settled_here(&mut self, client: ClientPubkey, uri: &str, subscribes: bool) -> bool {
-        if self.setup.only.is_some() {
-            return false;
-        }
-        if !subscribes {
-            self.subscriptions.remove(&client, uri);
-        }
-        let settled = self.subscriptions.has(uri);
-        if subscribes && settled {
-            self.subscriptions.add(client, uri);
-        }
-        settled
-    }
-
-    async fn take_from_child(&mut self, message: Message, session: &Session) {
-        match message {
-            Message::Response(response) => {
-                if let Some(response) = session.asker.answer(response) {
-                    self.response(response).await;
-                }
-            }
-            Message::Request(request) => {
-                // A child that floods us with requests while it reads nothing loses some answers.
-                let _ = session.process.to.try_send(reply_to_child(request).into());
-            }
-            Message::Notification(notification) => self.notification(notification, session),
-        }
-    }
-
-    async fn response(&mut self, response: Response) {
-        let subscribed = self
-            .forget(&response.id)
-            .filter(|_| response.result().is_some());
-        if let Some((client, uri)) = subscribed {
-            self.subscriptions.add(client, &uri);
-        }
-        if let Some(answered) = self.open.answer(response) {
-            self.answer(answered.reply_to, Outbound::new(answered.message))
-                .await;
-        } else {
-            debug!("the child answered a request that is not open");
-        }
-    }
-
-    /// Clears what is remembered beside an open request; what is returned is the subscription that it asked for.
-    fn forget(&mut self, id: &RequestId) -> Option<(ClientPubkey, String)> {
-        let RequestId::Number(label) = id else {
-            return None;
-        };
-        self.overdue.remove(label);
-        self.cancelled.remove(label);
-        self.subscribing.remove(label)
-    }
-
-    fn notification(&self, notification: Notification, session: &Session) {
-        let out = &self.setup.deliveries;
-        match notification.method.as_str() {
-            method::PROGRESS => {
-                if let Some(progress) = self.open.progress(&notification) {
-                    out.progress(&progress.reply_to, progress.message);
-                }
-            }
-            UPDATED if self.setup.only.is_none() => {
-                for client in uri_of(notification.params.as_deref())
-                    .map(|uri| self.subscriptions.subscribers(&uri))
-                    .unwrap_or_default()
-                {
-                    out.broadcast(Some(client), notification.clone().into());
-                }
-            }
-            list if list.ends_with("/list_changed") => {
-                if list == "notifications/tools/list_changed" {
-                    self.list_again(session);
-                }
-                out.broadcast(self.setup.only, notification.into());
-            }
-            method::CANCELLED => {}
-            // All else may be about one client's call, and of a shared child nobody knows whose.
-            _ if self.setup.only.is_some() => out.broadcast(self.setup.only, notification.into()),
-            other => debug!(
-                method = other,
-                "a notification of the shared child is not passed on"
-            ),
-        }
-    }
-
-    fn list_again(&self, session: &Session) {
-        let (asker, introduction) = (session.asker.clone(), Arc::clone(&session.introduction));
-        let catalogue = self.setup.catalogue.clone();
-        tokio::spawn(async move {
-            let listed = Catalogue::ask(&asker, introduction.result()).await;
-            catalogue.send_replace(Arc::new(listed));
-        });
     }
 
     fn resubscribe(&self, session: &Session) {
@@ -362,46 +195,35 @@ impl Worker {
         }
     }
 
-    fn note_cancelled(&mut self, cancelled: &Notification) {
-        let id = cancelled
-            .params
-            .as_deref()
-            .and_then(|params| serde_json::from_str::<Value>(params.get()).ok())
-            .and_then(|params| params.get("requestId")?.as_i64());
-        if let Some(label) = id {
-            self.cancelled
-                .entry(label)
-                .or_insert_with(|| Instant::now() + CANCEL_PATIENCE);
-        }
-    }
-
     /// Ends what the child did not answer in time. A cancelled request usually stays without an answer; it ends here.
     async fn give_up_waiting(&mut self, to: &mpsc::Sender<Message>) {
-        let now = Instant::now();
-        while let Some(id) = first_before(&self.cancelled, now) {
-            self.forget(&id);
-            let error = ErrorObject::new(SERVER_ERROR_CODE, "The request was cancelled");
-            if let Some(ended) = self.open.answer(Response::from_error(id, &error)) {
-                self.answer(ended.reply_to, Outbound::new(ended.message))
-                    .await;
-            }
-        }
-        while let Some(id) = first_before(&self.overdue, now) {
-            self.forget(&id);
-            let params = json!({ "requestId": &id, "reason": "no answer in time" });
-            if let Some(ended) = self.open.answer(lost(id)) {
-                if let Ok(cancel) = Notification::new(method::CANCELLED, &params) {
-                    let _ = to.try_send(cancel.into());
+        while let Some(overdue) = self.deadlines.overdue() {
+            let (response, cancel) = match overdue {
+                Overdue::Cancelled(id) => {
+                    let error = ErrorObject::new(SERVER_ERROR_CODE, "The request was cancelled");
+                    (Response::from_error(id, &error), None)
                 }
-                let answer = Outbound::new(ended.message).handler_lost();
-                self.answer(ended.reply_to, answer).await;
+                Overdue::Unanswered(id) => {
+                    let params = json!({ "requestId": &id, "reason": "no answer in time" });
+                    let cancel = Notification::new(method::CANCELLED, &params).ok();
+                    (lost(id), cancel)
+                }
+            };
+            self.forget(&response.id);
+            let Some(ended) = self.open.answer(response) else {
+                continue;
+            };
+            let mut answer = Outbound::new(ended.message);
+            if let Some(cancel) = cancel {
+                answer = answer.handler_lost();
+                let _ = to.try_send(cancel.into());
             }
+            self.answer(ended.reply_to, answer).await;
         }
     }
 
     async fn lose_everything(&mut self) {
-        self.overdue.clear();
-        self.cancelled.clear();
+        self.deadlines.clear();
         self.subscribing.clear();
         let open = self.open.drain();
         if !open.is_empty() {
@@ -423,7 +245,7 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, to: ReplyTo, answer: Outbound) {
+    pub(super) async fn answer(&self, to: ReplyTo, answer: Outbound) {
         self.setup.deliveries.answer(to, answer).await;
         self.setup.load.done();
     }
@@ -443,28 +265,9 @@ async fn next_job<'a>(
     Some((room, job))
 }
 
-fn first_before(waiting: &BTreeMap<i64, Instant>, now: Instant) -> Option<RequestId> {
-    let (label, at) = waiting.first_key_value()?;
-    (*at <= now).then_some(RequestId::Number(*label))
-}
-
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn subscribed_uri(request: &Request) -> Option<String> {
-    matches!(
-        request.method.as_str(),
-        method::RESOURCES_SUBSCRIBE | UNSUBSCRIBE
-    )
-    .then(|| uri_of(request.params.as_deref()))
-    .flatten()
-}
-
-fn uri_of(params: Option<&serde_json::value::RawValue>) -> Option<String> {
-    let params: Value = serde_json::from_str(params?.get()).ok()?;
-    params.get("uri")?.as_str().map(str::to_owned)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -25,6 +25,8 @@ use crate::wire::{
 
 /// Longest line taken from the host.
 const MAX_LINE: usize = 16 * 1024 * 1024;
+/// Requests that go out at the same time.
+const SIDE_BY_SIDE: u32 = 64;
 /// JSON-RPC Parse error.
 const PARSE_ERROR: i64 = -32700;
 
@@ -46,6 +48,7 @@ pub(super) async fn run(args: &ConnectArgs) -> Outcome {
         channel: client,
         stdout: tokio::sync::Mutex::new(tokio::io::stdout()),
         open: Open::default(),
+        room: Arc::new(Semaphore::new(SIDE_BY_SIDE as usize)),
     });
     let outcome = tokio::select! {
         outcome = bridge.carry(tokio::io::stdin(), Duration::from_secs(args.server.timeout)) => outcome,
@@ -60,11 +63,17 @@ struct Bridge<C, W> {
     channel: Arc<C>,
     stdout: tokio::sync::Mutex<W>,
     open: Open,
+    /// Requests on their way out.
+    room: Arc<Semaphore>,
 }
 
-impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
+impl<C, W> Bridge<C, W>
+where
+    C: MessageChannel + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
     /// Until the host closes stdin and has all its answers, or the channel ends.
-    async fn carry(&self, stdin: impl AsyncRead + Unpin, patience: Duration) -> Outcome {
+    async fn carry(self: &Arc<Self>, stdin: impl AsyncRead + Unpin, patience: Duration) -> Outcome {
         tokio::select! {
             outcome = self.carry_to_host() => outcome,
             outcome = async {
@@ -76,7 +85,7 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
         }
     }
 
-    async fn carry_from_host(&self, stdin: impl AsyncRead + Unpin) -> Outcome {
+    async fn carry_from_host(self: &Arc<Self>, stdin: impl AsyncRead + Unpin) -> Outcome {
         let mut lines = BoundedLines::new(stdin, MAX_LINE);
         while let Some(line) = lines
             .next()
@@ -99,28 +108,32 @@ impl<C: MessageChannel, W: AsyncWrite + Unpin> Bridge<C, W> {
         Ok(())
     }
 
-    async fn forward(&self, message: Message) -> Outcome {
-        let id = match &message {
-            Message::Request(request) => Some(request.id.clone()),
-            _ => None,
-        };
-        if let Some(id) = &id {
-            self.open.add(id);
-        }
-        let Err(error) = self.channel.send(message).await else {
+    /// Requests go out side by side, because a relay may take its time to confirm each. What is only said keeps its place
+    /// behind everything before it: a cancellation must not overtake its request.
+    async fn forward(self: &Arc<Self>, message: Message) -> Outcome {
+        let gone = |_| Failure::failed("the connection is closing");
+        let Message::Request(request) = message else {
+            let _all = self.room.acquire_many(SIDE_BY_SIDE).await.map_err(gone)?;
+            if let Err(error) = self.channel.send(message).await {
+                warn!(error = with_causes(&error), "a message was not sent");
+            }
             return Ok(());
         };
-        warn!(error = with_causes(&error), "a message was not sent");
-        match id {
-            Some(id) => {
-                let error = ErrorObject::new(
-                    SERVER_ERROR_CODE,
-                    format!("The server cannot be reached: {error}"),
-                );
-                self.write(Response::from_error(id, &error).into()).await
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
+        let id = request.id.clone();
+        self.open.add(&id);
+        let bridge = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = bridge.channel.send(request.into()).await {
+                warn!(error = with_causes(&error), "a request was not sent");
+                let message = format!("The server cannot be reached: {error}");
+                let error = ErrorObject::new(SERVER_ERROR_CODE, message);
+                // A host that does not read any more is noticed elsewhere.
+                let _ = bridge.write(Response::from_error(id, &error).into()).await;
             }
-            None => Ok(()),
-        }
+            drop(room);
+        });
+        Ok(())
     }
 
     async fn carry_to_host(&self) -> Outcome {

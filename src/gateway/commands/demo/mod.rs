@@ -25,6 +25,7 @@ use crate::rails::fake::FakeProcessor;
 use crate::server::{PaidServer, ServerPayments, with_server_payments};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{DevRelay, NostrKeys, NostrServerTransport};
+use crate::transport::rmcp::serve_rmcp;
 
 /// How long the fake rail lets the money travel, so that there is something to watch.
 const SETTLING: Duration = Duration::from_millis(150);
@@ -42,7 +43,9 @@ pub(super) async fn run(args: &DemoArgs) -> Outcome {
     let keys = NostrKeys::generate();
     let (server, npub) = (keys.server_pubkey(), keys.npub());
     let paid = open_shop(keys, &relay, Arc::clone(&ledger)).await?;
-    let serving = tokio::spawn(shop::serve(shop.clone(), Arc::clone(&paid)));
+    let handler = shop.clone();
+    let transport = Arc::clone(&paid) as Arc<dyn ServerTransport>;
+    let serving = tokio::spawn(serve_rmcp(transport, move |_client| handler.clone()));
     story.server(&npub, paid.gate().prices());
 
     let buyer = Buyer::connect(server, &relay, Arc::clone(&story)).await?;

@@ -5,18 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
-use rmcp::{ServerHandler, ServiceExt, schemars, tool, tool_handler, tool_router};
-use tokio::io::AsyncWriteExt;
+use rmcp::{ServerHandler, schemars, tool, tool_handler, tool_router};
 
 use crate::error::{Error, Result};
-use crate::gateway::lines::BoundedLines;
 use crate::payment::{Amount, Invocation, PriceDecision, PricedCapability, Quote, Unit};
-use crate::server::PaidServer;
-use crate::transport::{InFlight, Outbound, ServerTransport};
-use crate::wire::Message;
-
-/// Bytes and requests under way, at most.
-const PIPE: usize = 64 * 1024;
 
 /// An MCP server with four tools, which counts what it executes.
 #[derive(Debug, Clone, Default)]
@@ -110,45 +102,4 @@ pub(super) async fn resolve_price(
         }
         _ => Ok(Quote::new(listed.price.min()).into()),
     }
-}
-
-/// Serves until aborted, over a pipe: one session, for the one client that the demo has.
-pub(super) async fn serve(shop: Shop, transport: Arc<PaidServer>) {
-    let (ours, theirs) = tokio::io::duplex(PIPE);
-    let session = tokio::spawn(async move {
-        if let Ok(session) = shop.serve(theirs).await {
-            let _ = session.waiting().await;
-        }
-    });
-    let (answers, mut requests) = tokio::io::split(ours);
-    let mut answers = BoundedLines::new(answers, PIPE);
-    let mut open = InFlight::new(PIPE);
-    loop {
-        tokio::select! {
-            inbound = transport.recv() => {
-                let Some(inbound) = inbound else { break };
-                let message = match inbound.message {
-                    Message::Request(request) => match open.open(request, inbound.origin.reply_to) {
-                        Ok(request) => request.into(),
-                        Err(_) => continue,
-                    },
-                    other => other,
-                };
-                let line = message.to_json() + "\n";
-                if requests.write_all(line.as_bytes()).await.is_err() {
-                    break;
-                }
-            }
-            line = answers.next() => {
-                let Ok(Some(line)) = line else { break };
-                let message = std::str::from_utf8(&line.bytes).ok().map(Message::parse);
-                if let Some(Ok(Message::Response(response))) = message
-                    && let Some(answered) = open.answer(response)
-                {
-                    let _ = transport.send(&answered.reply_to, Outbound::new(answered.message)).await;
-                }
-            }
-        }
-    }
-    session.abort();
 }
