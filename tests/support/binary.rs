@@ -145,6 +145,12 @@ impl Running {
         );
     }
 
+    /// SIGKILL, to this process only: no chance to put anything in order.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -1,3 +1,5 @@
+//! The suite that every ledger passes, and what only this one can get wrong.
+
 use std::sync::Arc;
 use std::time::Duration;
 

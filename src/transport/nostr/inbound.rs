@@ -89,6 +89,19 @@ impl Acceptance {
             ..
         } = delivery;
         let carrier = event.id.to_bytes();
+        let (message, event, wrap) = self.read(event)?;
+        Ok(Opened {
+            message,
+            event,
+            wrap,
+            phase,
+            carrier,
+            relay,
+        })
+    }
+
+    /// The message in an event, the event that was signed, and how that one was wrapped.
+    fn read(&self, event: Event) -> Result<(Message, Event, Option<Wrap>), &'static str> {
         let wrap = Wrap::from_kind(event.kind.as_u16());
         // The id commits to everything but the signature. A wrap's own signature says nothing: its key is thrown away.
         if !event.verify_id() {
@@ -122,14 +135,16 @@ impl Acceptance {
         }
         let message =
             Message::parse(&inner.content).map_err(|_| "it is not one JSON-RPC message")?;
-        Ok(Opened {
-            message,
-            event: inner,
-            wrap,
-            phase,
-            carrier,
-            relay,
-        })
+        Ok((message, inner, wrap))
+    }
+
+    /// The message in an event, if it is let in. For fuzzers.
+    #[cfg(feature = "testing")]
+    pub(super) fn read_event(&self, event: Event) -> Option<Message> {
+        if !self.admits(&event) {
+            return None;
+        }
+        self.read(event).ok().map(|(message, ..)| message)
     }
 }
 

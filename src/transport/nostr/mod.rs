@@ -35,11 +35,15 @@ mod server;
 
 #[cfg(feature = "dev-relay")]
 mod dev_relay;
+#[cfg(feature = "testing")]
+mod fuzzing;
 
 pub use announce::Announcement;
 pub use client::{NostrClientBuilder, NostrClientTransport};
 pub use config::{EncryptionMode, GiftWrapMode, ServerInfo};
 #[cfg(feature = "dev-relay")]
 pub use dev_relay::DevRelay;
+#[cfg(feature = "testing")]
+pub use fuzzing::read_frame;
 pub use keys::{NostrKeys, parse_server};
 pub use server::{NostrServerBuilder, NostrServerTransport};
