@@ -2,7 +2,10 @@
 //!
 //! `cargo bench --features testing --bench gate`. Compare the rows of one run with each other, not with another machine.
 
-#![expect(missing_docs, reason = "the macros of criterion write items without any")]
+#![expect(
+    missing_docs,
+    reason = "the macros of criterion write items without any"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

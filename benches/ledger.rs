@@ -125,7 +125,7 @@ async fn live(ledger: &dyn Ledger, n: u32) {
         "bitcoin-lightning-bolt11".parse().unwrap(),
         amount.clone(),
         pay_req,
-        "hash",
+        n.to_string(),
     );
     for transition in [
         Transition::Issue {

@@ -37,11 +37,16 @@ fn entry(n: u32) -> NewEntry {
     }
 }
 
-fn issue() -> Transition {
+fn issue(n: u32) -> Transition {
     let amount = "7 sats".parse().unwrap();
     let pay_req = PayReq::new("fake:1");
     Transition::Issue {
-        payment_request: PaymentRequest::new("fake".parse().unwrap(), amount, pay_req, "1"),
+        payment_request: PaymentRequest::new(
+            "fake".parse().unwrap(),
+            amount,
+            pay_req,
+            n.to_string(),
+        ),
         watch_until: Timestamp::from_secs(2),
     }
 }
@@ -66,7 +71,7 @@ fn the_child_writes_until_it_is_killed() {
                     assert!(matches!(opened, Opened::New(_)));
                     say(n, "quoted");
                     let at = Timestamp::from_secs(1);
-                    let issued = ledger.apply(&id, vec![issue()], at).await.unwrap();
+                    let issued = ledger.apply(&id, vec![issue(n)], at).await.unwrap();
                     assert!(matches!(issued, Applied::Moved(_)));
                     say(n, "issued");
                 }
