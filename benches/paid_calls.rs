@@ -50,6 +50,7 @@ async fn measure(ledger: Arc<dyn Ledger>, calls: usize) -> f64 {
         .processor(FakeProcessor::new())
         .ledger(ledger)
         .limits(OpenLimits::new(1000, 10_000))
+        .settings(|settings| settings.offers_per_minute = 10_000_000)
         .build()
         .expect("payments");
     let server = with_server_payments(Arc::clone(&transport) as _, payments)
