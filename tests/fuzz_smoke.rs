@@ -173,7 +173,7 @@ fn ours() -> (NostrKeys, Keys) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damaged_messages_are_refused_or_passed_on_as_understood(text in junk()) {
@@ -217,7 +217,7 @@ proptest! {
 
 proptest! {
     // Each case signs and encrypts.
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damaged_frames_of_a_relay_crash_nothing_and_forge_nothing(damage in vec(damage(), 1..5), seed in select(SEEDS), sealed: bool) {
