@@ -72,6 +72,10 @@ pub trait Clock: fmt::Debug + Send + Sync {
 
 /// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "nothing to add: it is the machine's clock"
+)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {

@@ -30,11 +30,11 @@ pub fn with_meta(
     params: Option<Box<RawValue>>,
     meta: &Map<String, Value>,
 ) -> Result<Option<Box<RawValue>>> {
-    let mut object: BTreeMap<String, Box<RawValue>> = match &params {
+    let mut object: BTreeMap<String, Box<RawValue>> = match params.as_deref() {
         None => BTreeMap::new(),
-        Some(params) => match serde_json::from_str(params.get()) {
+        Some(text) => match serde_json::from_str(text.get()) {
             Ok(object) => object,
-            Err(_) => return Ok(Some(params.clone())),
+            Err(_) => return Ok(params),
         },
     };
     object.insert("_meta".to_owned(), raw(meta)?);
