@@ -4,6 +4,12 @@
 //! `cargo bench --features testing,sqlite --bench paid_calls [-- CALLS]`. A load program: it prints calls per second of each
 //! of several rounds, in pairs, so that the ratio is of one machine in one state.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program that measures and prints"
+)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,3 +1,11 @@
+//! What this part must do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "assertions and their helpers"
+)]
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
