@@ -48,19 +48,7 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
     }
     // Without a result for everybody there is nothing to balance.
     if served > 0 {
-        let mut of_somebody = 0;
-        for group in &groups {
-            let sold = sold(&shop, group, &at_deaths, &entries);
-            of_somebody += sold.entries.len();
-            wrongs.extend(sold.wrongs());
-        }
-        if of_somebody != entries.len() {
-            wrongs.push("there is an entry that nobody asked for".to_owned());
-        }
-        let paid: HashSet<String> = groups.iter().flat_map(|group| group.paid.lock().unwrap().clone()).collect();
-        if paid != shop.paid() {
-            wrongs.push("the till was paid by somebody else".to_owned());
-        }
+        wrongs.extend(balance(&shop, &groups, &at_deaths, &entries));
     }
     match outcome {
         Ok(deaths) if wrongs.is_empty() => Ok(deaths),
@@ -68,7 +56,31 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
     }
 }
 
-fn groups(script: &Script) -> Vec<Group> {
+/// Everything that is wrong with the books of `groups`, when everybody has been served.
+pub(crate) fn balance(
+    shop: &Shop,
+    groups: &[Group],
+    at_deaths: &[(usize, Vec<Entry>)],
+    entries: &[Entry],
+) -> Vec<String> {
+    let (mut wrongs, mut of_somebody) = (Vec::new(), 0);
+    for group in groups {
+        let sold = sold(shop, group, at_deaths, entries);
+        of_somebody += sold.entries.len();
+        wrongs.extend(sold.wrongs());
+    }
+    if of_somebody != entries.len() {
+        wrongs.push("there is an entry that nobody asked for".to_owned());
+    }
+    let paid: HashSet<String> = groups.iter().flat_map(|group| group.paid.lock().unwrap().clone()).collect();
+    if paid != shop.paid() {
+        wrongs.push("the till was paid by somebody else".to_owned());
+    }
+    wrongs
+}
+
+/// Who buys what.
+pub(crate) fn groups(script: &Script) -> Vec<Group> {
     let shared = Keys::generate();
     let group = |call: u32, buyers: usize| Group {
         call,

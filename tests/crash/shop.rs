@@ -1,7 +1,7 @@
 //! What outlives the processes of a run: the relay, the folder with ledger, till and records, and the key of the server.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -117,6 +117,12 @@ impl Shop {
             .collect()
     }
 
+    /// How many offers were made.
+    pub(crate) fn invoices(&self) -> usize {
+        let files = std::fs::read_dir(self.path("till")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|it| it == "invoice")).count()
+    }
+
     /// Keeps the ledger as it is on the disk at this moment: nobody has it open.
     pub(crate) fn keep_ledger(&self, name: &str) {
         std::fs::create_dir(self.path(name)).unwrap();
@@ -130,6 +136,10 @@ impl Shop {
     /// The entries of a ledger that was kept, or of the one that is sold with.
     pub(crate) async fn entries(&self, kept: Option<&str>) -> Vec<Entry> {
         let file = kept.map_or_else(|| self.path("books.db"), |name| self.path(name).join("books.db"));
+        self.entries_of(&file).await
+    }
+
+    pub(crate) async fn entries_of(&self, file: &Path) -> Vec<Entry> {
         if !file.exists() {
             return Vec::new();
         }
