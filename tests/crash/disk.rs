@@ -141,10 +141,10 @@ async fn free_call(shop: &Shop) -> Value {
 }
 
 /// Waits until it is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+async fn until(shop: &Shop, what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "waited in vain until {what}\n{}", shop.log(0));
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -177,8 +177,8 @@ async fn nothing_is_served_unpaid(shop: &Shop, stories: &Mutex<Vec<String>>, fau
         shop.relay.wait_for_message(PATIENCE, &groups[1].keys, is_offer).await.unwrap();
         fault.begin(shop, &serve);
         began.notify_one();
-        until("the third is refused", || refusals() > 0).await;
-        until("the second has paid", || shop.paid().len() == 2).await;
+        until(shop, "the third is refused", || refusals() > 0).await;
+        until(shop, "the second has paid", || shop.paid().len() == 2).await;
         let free = free_call(shop).await;
         assert_eq!(free["result"]["content"][0]["text"], "free");
         // Long enough for the payment to be noticed.
@@ -234,7 +234,7 @@ async fn a_ledger_that_somebody_else_holds_does_not_hold_up_the_end() {
     let held = Lock::hold(&shop.path("books.db"));
     let asked = async {
         // The write of this call waits for the lock when the end is asked for.
-        until("there is a call", || !groups[0].events.lock().unwrap().is_empty()).await;
+        until(&shop, "there is a call", || !groups[0].events.lock().unwrap().is_empty()).await;
         sleep(Duration::from_millis(500)).await;
         let asked = Instant::now();
         serve.terminate();
@@ -250,6 +250,24 @@ async fn a_ledger_that_somebody_else_holds_does_not_hold_up_the_end() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     drop(held);
     assert_eq!(shop.entries(None).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    for lifecycle in [Lifecycle::Transparent, Lifecycle::ExplicitGating] {
+        let (shop, stories) = (Shop::new().await, Mutex::default());
+        let script = Script::new(lifecycle, 1, &[]);
+        let groups = groups(&script);
+        let unheard = ["bash", "-c", r#"exec "$@" 2> >(exit)"#, "-"];
+        let words: Vec<String> = unheard.iter().map(ToString::to_string).chain(shop.words()).collect();
+        let mut serve = shop.start(0, &words, None);
+        assert!(serve.ready().await);
+        let bought = Buyer::new(&shop, &script, &groups[0], 0, &stories).buy().await;
+        assert_eq!(bought, Ok(()), "{}", stories.lock().unwrap().join("\n"));
+        serve.terminate();
+        assert!(serve.wait().await.success());
+        assert_eq!(balance(&shop, &groups, &[], &shop.entries(None).await), [] as [String; 0]);
+    }
 }
 
 /// Starts `serve` on this file, which must not work, and says what it says.
@@ -273,6 +291,9 @@ async fn sold_once(shop: &Shop) {
     Buyer::new(shop, &script, &groups(&script)[0], 0, &stories).buy().await.unwrap();
     serve.terminate();
     serve.wait().await;
+    // Opened and closed in order, so that all of it is in the one file: a log beside it would repair what is damaged.
+    assert_eq!(shop.entries(None).await.len(), 1);
+    assert!(!shop.path("books.db-wal").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
