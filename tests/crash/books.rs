@@ -24,7 +24,10 @@ pub(crate) struct Sold {
 }
 
 fn settled(entries: &[Entry]) -> usize {
-    entries.iter().filter(|entry| entry.settlement.is_some()).count()
+    entries
+        .iter()
+        .filter(|entry| entry.settlement.is_some())
+        .count()
 }
 
 fn in_state(entries: &[Entry], state: EntryState) -> usize {
@@ -34,7 +37,11 @@ fn in_state(entries: &[Entry], state: EntryState) -> usize {
 impl Sold {
     /// Everything that is wrong; empty if the books balance.
     pub(crate) fn wrongs(&self) -> Vec<String> {
-        let mut wrongs = self.entries.iter().filter_map(wrong_entry).collect::<Vec<_>>();
+        let mut wrongs = self
+            .entries
+            .iter()
+            .filter_map(wrong_entry)
+            .collect::<Vec<_>>();
         let mut claim = |holds: bool, wrong: String| {
             if !holds {
                 wrongs.push(wrong);
@@ -42,25 +49,42 @@ impl Sold {
         };
 
         // The books say what the till says.
-        let references = self.entries.iter().filter(|entry| entry.settlement.is_some());
+        let references = self
+            .entries
+            .iter()
+            .filter(|entry| entry.settlement.is_some());
         let on_the_books: Vec<&str> = references
             .filter_map(|entry| Some(entry.payment_request.as_ref()?.reference.as_str()))
             .collect();
         for reference in &self.paid {
             let times = on_the_books.iter().filter(|it| *it == reference).count();
-            claim(times == 1, format!("{reference} was paid, and is on the books {times} times"));
+            claim(
+                times == 1,
+                format!("{reference} was paid, and is on the books {times} times"),
+            );
         }
         claim(
             on_the_books.len() == self.paid.len() && settled(&self.entries) == self.paid.len(),
-            format!("{} payments, {} settled entries", self.paid.len(), settled(&self.entries)),
+            format!(
+                "{} payments, {} settled entries",
+                self.paid.len(),
+                settled(&self.entries)
+            ),
         );
 
         // One settlement: one result, or one live authorization.
         let delivered = in_state(&self.entries, EntryState::Delivered);
-        let live = self.entries.iter().filter(|entry| entry.is_authorization()).count();
+        let live = self
+            .entries
+            .iter()
+            .filter(|entry| entry.is_authorization())
+            .count();
         claim(
             settled(&self.entries) == delivered + live,
-            format!("{} settled, {delivered} delivered, {live} authorizations", settled(&self.entries)),
+            format!(
+                "{} settled, {delivered} delivered, {live} authorizations",
+                settled(&self.entries)
+            ),
         );
         claim(
             delivered == self.results,
@@ -74,12 +98,17 @@ impl Sold {
             let most = settled(entries) + interrupted;
             claim(
                 executions <= most,
-                format!("when process {process} died: {executions} executions, at most {most} were paid for"),
+                format!(
+                    "when process {process} died: {executions} executions, at most {most} were paid for"
+                ),
             );
             interrupted += in_state(entries, EntryState::Claimed);
         }
         let executions = self.executed_by.len();
-        claim(executions >= delivered, format!("{executions} executions, {delivered} delivered"));
+        claim(
+            executions >= delivered,
+            format!("{executions} executions, {delivered} delivered"),
+        );
         claim(
             executions <= delivered + interrupted,
             format!("{executions} executions, {delivered} delivered, {interrupted} interrupted"),
@@ -97,7 +126,13 @@ fn wrong_entry(entry: &Entry) -> Option<String> {
         EntryState::Delivered if entry.response.is_none() => "delivered without a response",
         EntryState::Delivered if entry.claimed_by.is_none() => "delivered to nobody",
         _ if entry.amount.value() != PRICE => "another price",
-        _ if entry.settlement.as_ref().is_some_and(|it| it.amount != entry.amount) => "another amount",
+        _ if entry
+            .settlement
+            .as_ref()
+            .is_some_and(|it| it.amount != entry.amount) =>
+        {
+            "another amount"
+        }
         _ => return None,
     };
     Some(format!("{} is {}: {why}", entry.id.short(), entry.state))
@@ -105,7 +140,11 @@ fn wrong_entry(entry: &Entry) -> Option<String> {
 
 /// The story of an entry, for people.
 pub(crate) fn story(entry: &Entry) -> String {
-    let mut story = format!("entry {} claimed by {:?}", entry.id.short(), entry.claimed_by.map(|by| by.short()));
+    let mut story = format!(
+        "entry {} claimed by {:?}",
+        entry.id.short(),
+        entry.claimed_by.map(|by| by.short())
+    );
     for moment in &entry.history {
         let note = moment.note.as_deref().unwrap_or_default();
         story += &format!("\n      {} {} {note}", moment.at.as_millis(), moment.state);

@@ -62,7 +62,17 @@ impl<'r> Buyer<'r> {
         number: u32,
         story: &'r Mutex<Vec<String>>,
     ) -> Self {
-        Self { shop, script, group, number, story, requests: 0, read: 0, heard: Vec::new(), offers: HashMap::new() }
+        Self {
+            shop,
+            script,
+            group,
+            number,
+            story,
+            requests: 0,
+            read: 0,
+            heard: Vec::new(),
+            offers: HashMap::new(),
+        }
     }
 
     /// Buys. Fails if it is turned away, or robbed.
@@ -99,8 +109,12 @@ impl<'r> Buyer<'r> {
         self.heard.clear();
         match self.ask(request).await? {
             Answer::Result(again) if again == *result => Ok(()),
-            Answer::Result(other) => Err(format!("got another result for the same request: {other}")),
-            Answer::Error(error) => Err(format!("got an error for a request that was served: {error}")),
+            Answer::Result(other) => {
+                Err(format!("got another result for the same request: {other}"))
+            }
+            Answer::Error(error) => Err(format!(
+                "got an error for a request that was served: {error}"
+            )),
         }
     }
 
@@ -112,7 +126,10 @@ impl<'r> Buyer<'r> {
             "params": {"name": "record", "arguments": arguments},
         });
         let tag = |parts: &[&str]| Tag::parse(parts.iter().copied()).unwrap();
-        let mut tags = vec![Tag::public_key(self.shop.keys.public_key()), tag(&["pmi", "fake"])];
+        let mut tags = vec![
+            Tag::public_key(self.shop.keys.public_key()),
+            tag(&["pmi", "fake"]),
+        ];
         if self.script.lifecycle == Lifecycle::ExplicitGating {
             tags.push(tag(&["payment_interaction", "explicit_gating"]));
         }
@@ -142,12 +159,21 @@ impl<'r> Buyer<'r> {
     }
 
     fn send(&self, request: &Event) {
-        self.tell(&format!("sends request {} {}", self.requests, &request.id.to_hex()[..8]));
+        self.tell(&format!(
+            "sends request {} {}",
+            self.requests,
+            &request.id.to_hex()[..8]
+        ));
         if !self.script.encrypted {
             return self.shop.relay.inject(request);
         }
         let (once, to) = (Keys::generate(), self.shop.keys.public_key());
-        let content = nip44::encrypt(once.secret_key(), &to, request.as_json(), nip44::Version::V2);
+        let content = nip44::encrypt(
+            once.secret_key(),
+            &to,
+            request.as_json(),
+            nip44::Version::V2,
+        );
         let wrap = EventBuilder::new(Kind::from(21059), content.unwrap())
             .tag(Tag::public_key(to))
             .sign_with_keys(&once)
@@ -159,7 +185,8 @@ impl<'r> Buyer<'r> {
     async fn listen(&mut self, request: &Event) -> Result<Option<Answer>, String> {
         let new = self.shop.relay.events_after(self.read);
         self.read += new.len();
-        self.heard.extend(new.iter().filter_map(|event| open(event, &self.group.keys)));
+        self.heard
+            .extend(new.iter().filter_map(|event| open(event, &self.group.keys)));
         for event in std::mem::take(&mut self.heard) {
             if event.tags.event_ids().next() != Some(&request.id) {
                 continue;
@@ -184,7 +211,10 @@ impl<'r> Buyer<'r> {
     /// Pays, unless that was done already.
     async fn offered(&mut self, request: &Event, offer: &Value) -> Result<(), String> {
         let pay_req = offer["pay_req"].as_str().unwrap().to_owned();
-        let known = self.offers.entry(request.id).or_insert_with(|| pay_req.clone());
+        let known = self
+            .offers
+            .entry(request.id)
+            .or_insert_with(|| pay_req.clone());
         if *known != pay_req {
             return Err("was asked to pay two things for one request".to_owned());
         }
@@ -195,7 +225,10 @@ impl<'r> Buyer<'r> {
                 return Ok(());
             }
             if paid.len() == self.group.buyers {
-                return Err(format!("was asked to pay a second time: {}", &reference[..20]));
+                return Err(format!(
+                    "was asked to pay a second time: {}",
+                    &reference[..20]
+                ));
             }
             paid.insert(reference.clone());
         }
@@ -207,6 +240,9 @@ impl<'r> Buyer<'r> {
 
     fn tell(&self, what: &str) {
         let at = self.shop.began.elapsed().as_millis();
-        self.story.lock().unwrap().push(format!("{at:>6} ms  buyer {} {what}", self.number));
+        self.story
+            .lock()
+            .unwrap()
+            .push(format!("{at:>6} ms  buyer {} {what}", self.number));
     }
 }

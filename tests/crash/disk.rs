@@ -36,7 +36,10 @@ impl SizeLimit {
     fn set(serve: &Serve, bytes: Option<u64>) {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let pid = Pid::from_raw(i32::try_from(serve.id().unwrap()).unwrap());
-        let limit = Rlimit { current: bytes, maximum: None };
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
         prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 }
@@ -46,7 +49,11 @@ impl Fault for SizeLimit {
     fn words(&self, shop: &Shop) -> Vec<String> {
         // The signal that goes with the error would end the process; a full disk comes without it.
         let ignoring = ["bash", "-c", r#"trap "" XFSZ; exec "$@""#, "-"];
-        ignoring.iter().map(ToString::to_string).chain(shop.words()).collect()
+        ignoring
+            .iter()
+            .map(ToString::to_string)
+            .chain(shop.words())
+            .collect()
     }
 
     fn begin(&self, _shop: &Shop, serve: &Serve) {
@@ -92,7 +99,9 @@ impl Mounted {
         std::fs::create_dir(&folder).unwrap();
         let mount = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
         let mounted = Command::new("mount").args(mount).arg(&folder).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(folder))
     }
 }
 
@@ -105,7 +114,15 @@ impl Drop for Mounted {
 impl Fault for FullDisk {
     fn words(&self, shop: &Shop) -> Vec<String> {
         let words = shop.words().into_iter();
-        words.map(|word| if word == "books.db" { "disk/books.db".to_owned() } else { word }).collect()
+        words
+            .map(|word| {
+                if word == "books.db" {
+                    "disk/books.db".to_owned()
+                } else {
+                    word
+                }
+            })
+            .collect()
     }
 
     fn begin(&self, shop: &Shop, _serve: &Serve) {
@@ -136,7 +153,9 @@ async fn free_call(shop: &Shop) -> Value {
         .sign_with_keys(&keys)
         .unwrap();
     shop.relay.inject(&event);
-    let answer = shop.relay.wait_for_message(PATIENCE, &keys, |message| message["id"] == 1);
+    let answer = shop
+        .relay
+        .wait_for_message(PATIENCE, &keys, |message| message["id"] == 1);
     serde_json::from_str(&answer.await.expect("an answer to a free call").content).unwrap()
 }
 
@@ -144,37 +163,66 @@ async fn free_call(shop: &Shop) -> Value {
 async fn until(shop: &Shop, what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}\n{}", shop.log(0));
+        assert!(
+            Instant::now() < deadline,
+            "waited in vain until {what}\n{}",
+            shop.log(0)
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// One buyer is served before. The second has its offer when the fault begins, and pays while it lasts. The third comes
 /// while it lasts. Everybody is served once it is over, and the books balance.
-async fn nothing_is_served_unpaid_and_everything_paid_is_served_later(fault: impl Fault, ledger: &str) {
+async fn nothing_is_served_unpaid_and_everything_paid_is_served_later(
+    fault: impl Fault,
+    ledger: &str,
+) {
     let (shop, stories) = (Shop::new().await, Mutex::default());
     nothing_is_served_unpaid(&shop, &stories, fault, ledger).await;
 }
 
-async fn nothing_is_served_unpaid(shop: &Shop, stories: &Mutex<Vec<String>>, fault: impl Fault, ledger: &str) {
+async fn nothing_is_served_unpaid(
+    shop: &Shop,
+    stories: &Mutex<Vec<String>>,
+    fault: impl Fault,
+    ledger: &str,
+) {
     let quick = Script::new(Lifecycle::Transparent, 3, &[]);
-    let slow = Script { pay_ms: 1000, ..quick.clone() };
+    let slow = Script {
+        pay_ms: 1000,
+        ..quick.clone()
+    };
     let groups = groups(&quick);
     let mut serve = shop.start(0, &fault.words(shop), None);
     assert!(serve.ready().await, "{}", shop.log(0));
-    Buyer::new(shop, &quick, &groups[0], 0, stories).buy().await.unwrap();
+    Buyer::new(shop, &quick, &groups[0], 0, stories)
+        .buy()
+        .await
+        .unwrap();
 
     let second = Buyer::new(shop, &slow, &groups[1], 1, stories).buy();
     let third = Buyer::new(shop, &quick, &groups[2], 2, stories);
-    let executions = |call| shop.records().iter().filter(|record| record.call == Some(call)).count();
+    let executions = |call| {
+        shop.records()
+            .iter()
+            .filter(|record| record.call == Some(call))
+            .count()
+    };
     let refusals = || {
         let stories = stories.lock().unwrap();
-        stories.iter().filter(|line| line.contains("buyer 2") && line.contains("Payments are unavailable")).count()
+        stories
+            .iter()
+            .filter(|line| line.contains("buyer 2") && line.contains("Payments are unavailable"))
+            .count()
     };
     let began = tokio::sync::Notify::new();
     let meanwhile = async {
         let is_offer = |message: &Value| message["method"] == "notifications/payment_required";
-        shop.relay.wait_for_message(PATIENCE, &groups[1].keys, is_offer).await.unwrap();
+        shop.relay
+            .wait_for_message(PATIENCE, &groups[1].keys, is_offer)
+            .await
+            .unwrap();
         fault.begin(shop, &serve);
         began.notify_one();
         until(shop, "the third is refused", || refusals() > 0).await;
@@ -183,8 +231,16 @@ async fn nothing_is_served_unpaid(shop: &Shop, stories: &Mutex<Vec<String>>, fau
         assert_eq!(free["result"]["content"][0]["text"], "free");
         // Long enough for the payment to be noticed.
         sleep(Duration::from_secs(2)).await;
-        assert_eq!((executions(1), executions(2)), (0, 0), "executed without a settled entry");
-        assert_eq!(shop.invoices(), 2, "an offer that could not be written down was made");
+        assert_eq!(
+            (executions(1), executions(2)),
+            (0, 0),
+            "executed without a settled entry"
+        );
+        assert_eq!(
+            shop.invoices(),
+            2,
+            "an offer that could not be written down was made"
+        );
         fault.end(shop, &serve);
     };
     let third = async {
@@ -198,7 +254,12 @@ async fn nothing_is_served_unpaid(shop: &Shop, stories: &Mutex<Vec<String>>, fau
     let status = serve.ends_within(PATIENCE).await.unwrap();
     assert!(status.success(), "{status} {}", told());
     let entries = shop.entries_of(&shop.path(ledger)).await;
-    assert_eq!(balance(shop, &groups, &[], &entries), [] as [String; 0], "{}", told());
+    assert_eq!(
+        balance(shop, &groups, &[], &entries),
+        [] as [String; 0],
+        "{}",
+        told()
+    );
     let executed: Vec<usize> = (0..3).map(executions).collect();
     assert_eq!(executed, [1, 1, 1]);
 }
@@ -211,7 +272,11 @@ async fn a_ledger_that_cannot_grow_stops_priced_calls_until_it_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_somebody_else_holds_stops_priced_calls_until_he_lets_go() {
-    nothing_is_served_unpaid_and_everything_paid_is_served_later(Lock(Mutex::default()), "books.db").await;
+    nothing_is_served_unpaid_and_everything_paid_is_served_later(
+        Lock(Mutex::default()),
+        "books.db",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +299,10 @@ async fn a_ledger_that_somebody_else_holds_does_not_hold_up_the_end() {
     let held = Lock::hold(&shop.path("books.db"));
     let asked = async {
         // The write of this call waits for the lock when the end is asked for.
-        until(&shop, "there is a call", || !groups[0].events.lock().unwrap().is_empty()).await;
+        until(&shop, "there is a call", || {
+            !groups[0].events.lock().unwrap().is_empty()
+        })
+        .await;
         sleep(Duration::from_millis(500)).await;
         let asked = Instant::now();
         serve.terminate();
@@ -259,26 +327,42 @@ async fn a_log_that_nobody_reads_any_more_stops_nothing() {
         let script = Script::new(lifecycle, 1, &[]);
         let groups = groups(&script);
         let unheard = ["bash", "-c", r#"exec "$@" 2> >(exit)"#, "-"];
-        let words: Vec<String> = unheard.iter().map(ToString::to_string).chain(shop.words()).collect();
+        let words: Vec<String> = unheard
+            .iter()
+            .map(ToString::to_string)
+            .chain(shop.words())
+            .collect();
         let mut serve = shop.start(0, &words, None);
         assert!(serve.ready().await);
-        let bought = Buyer::new(&shop, &script, &groups[0], 0, &stories).buy().await;
+        let bought = Buyer::new(&shop, &script, &groups[0], 0, &stories)
+            .buy()
+            .await;
         assert_eq!(bought, Ok(()), "{}", stories.lock().unwrap().join("\n"));
         serve.terminate();
         assert!(serve.wait().await.success());
-        assert_eq!(balance(&shop, &groups, &[], &shop.entries(None).await), [] as [String; 0]);
+        assert_eq!(
+            balance(&shop, &groups, &[], &shop.entries(None).await),
+            [] as [String; 0]
+        );
     }
 }
 
 /// Starts `serve` on this file, which must not work, and says what it says.
 async fn refused(shop: &Shop) -> String {
     let mut serve = shop.start(9, &shop.words(), None);
-    assert!(!serve.ready().await, "it must not take calls: {}", shop.log(9));
+    assert!(
+        !serve.ready().await,
+        "it must not take calls: {}",
+        shop.log(9)
+    );
     let status = serve.wait().await;
     assert_eq!(status.code(), Some(1), "{}", shop.log(9));
     let log = shop.log(9);
     assert!(!log.contains("panicked"), "{log}");
-    assert!(!log.contains(shop.path("").to_str().unwrap()), "no path: {log}");
+    assert!(
+        !log.contains(shop.path("").to_str().unwrap()),
+        "no path: {log}"
+    );
     log
 }
 
@@ -288,7 +372,10 @@ async fn sold_once(shop: &Shop) {
     let script = Script::new(Lifecycle::Transparent, 1, &[]);
     let mut serve = shop.start(0, &shop.words(), None);
     assert!(serve.ready().await);
-    Buyer::new(shop, &script, &groups(&script)[0], 0, &stories).buy().await.unwrap();
+    Buyer::new(shop, &script, &groups(&script)[0], 0, &stories)
+        .buy()
+        .await
+        .unwrap();
     serve.terminate();
     serve.wait().await;
     // Opened and closed in order, so that all of it is in the one file: a log beside it would repair what is damaged.
@@ -314,7 +401,11 @@ async fn a_damaged_ledger_is_refused_at_the_start() {
         std::fs::write(&file, &bytes).unwrap();
         let said = refused(&shop).await;
         assert!(said.contains("damaged or not a database"), "{said}");
-        assert_eq!(std::fs::read(&file).unwrap().len(), bytes.len(), "it is left as it is, for a repair");
+        assert_eq!(
+            std::fs::read(&file).unwrap().len(),
+            bytes.len(),
+            "it is left as it is, for a repair"
+        );
     }
 
     std::fs::write(&file, sound).unwrap();
@@ -339,7 +430,8 @@ async fn a_ledger_that_somebody_else_holds_for_long_is_refused_at_the_first_star
     let shop = Shop::new().await;
     // A new ledger has to be written before anything can be sold.
     let held = Connection::open(shop.path("books.db")).unwrap();
-    held.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE").unwrap();
+    held.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE")
+        .unwrap();
     let said = refused(&shop).await;
     assert!(said.contains("another process holds the ledger"), "{said}");
     drop(held);

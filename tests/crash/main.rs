@@ -13,6 +13,7 @@
 //! that has failed again and again, `TOLLKEEPER_CRASH_RUNS` times.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test")]
+#![allow(clippy::print_stdout, reason = "it tells how much was tried")]
 
 #[path = "../support/faulty_relay.rs"]
 mod faulty_relay;
@@ -49,37 +50,59 @@ fn binary() -> &'static str {
     path
 }
 
-/// Plays all, tells how many, and fails with the first few failures.
+/// Plays all, and concludes.
 async fn play_all(scripts: impl IntoIterator<Item = Script>) {
-    let outcomes = join_all(scripts.into_iter().map(|script| async move { play(&script).await })).await;
-    conclude(outcomes.len(), outcomes.into_iter().filter_map(Result::err).collect());
+    let plays = scripts
+        .into_iter()
+        .map(|script| async move { play(&script).await });
+    conclude(&join_all(plays).await);
 }
 
-fn conclude(runs: usize, failures: Vec<String>) {
-    println!("{runs} runs, {} failures", failures.len());
-    assert!(failures.is_empty(), "{}", failures.iter().take(3).cloned().collect::<Vec<_>>().join("\n\n"));
+/// Tells how much was tried, and fails with the first few failures.
+fn conclude(outcomes: &[Result<usize, String>]) {
+    let deaths: usize = outcomes.iter().flatten().sum();
+    let failures: Vec<&str> = outcomes
+        .iter()
+        .filter_map(|it| it.as_ref().err())
+        .map(String::as_str)
+        .collect();
+    println!(
+        "{} runs, {deaths} kills, {} failures",
+        outcomes.len(),
+        failures.len()
+    );
+    assert!(
+        failures.is_empty(),
+        "{}",
+        failures[..failures.len().min(3)].join("\n\n")
+    );
 }
 
 /// Kills at the first point of each kind, at the second, and so on until a run no longer comes to the point.
 async fn kill_everywhere(lifecycle: Lifecycle, buyers: u32, writes: usize, sends: usize) {
     let sweeps = KINDS.map(|kind| async move {
-        let (mut runs, mut failures) = (0, Vec::new());
+        let mut outcomes = Vec::new();
         for n in 1..=MOST {
-            runs += 1;
-            match play(&Script::new(lifecycle, buyers, &[&format!("{kind}:{n}")])).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(failure) => failures.push(failure),
+            outcomes.push(play(&Script::new(lifecycle, buyers, &[&format!("{kind}:{n}")])).await);
+            if matches!(outcomes.last(), Some(Ok(0))) {
+                break;
             }
         }
-        // Every call has at least so many points; fewer deaths mean that the binary has none.
-        let least = buyers as usize * if kind.starts_with("write") { writes } else { sends };
-        assert!(runs > least, "{kind}: only {} points were reached", runs - 1);
-        (runs, failures)
+        // Every call has at least so many points; fewer runs mean that the binary does not die where it should.
+        let least = buyers as usize
+            * if kind.starts_with("write") {
+                writes
+            } else {
+                sends
+            };
+        assert!(
+            outcomes.len() > least,
+            "{kind}: only {} points were reached",
+            outcomes.len() - 1
+        );
+        outcomes
     });
-    let outcomes = join_all(sweeps).await;
-    let runs = outcomes.iter().map(|(runs, _)| runs).sum();
-    conclude(runs, outcomes.into_iter().flat_map(|(_, failures)| failures).collect());
+    conclude(&join_all(sweeps).await.concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,8 +130,21 @@ async fn a_second_kill_while_the_first_is_being_recovered_from_changes_nothing()
     let mut scripts = Vec::new();
     for lifecycle in [Lifecycle::Transparent, Lifecycle::ExplicitGating] {
         // Quoted, issued, settled or claimed, executed but not delivered, delivered but not sent.
-        for first in ["write-after:1", "write-after:2", "write-after:3", "write-before:4", "write-after:4", "send-before:3"] {
-            for second in ["write-before:1", "write-after:1", "send-before:1", "send-after:1", "write-after:2"] {
+        for first in [
+            "write-after:1",
+            "write-after:2",
+            "write-after:3",
+            "write-before:4",
+            "write-after:4",
+            "send-before:3",
+        ] {
+            for second in [
+                "write-before:1",
+                "write-after:1",
+                "send-before:1",
+                "send-after:1",
+                "write-after:2",
+            ] {
                 scripts.push(Script::new(lifecycle, 1, &[first, second]));
             }
         }

@@ -52,7 +52,14 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
     }
     match outcome {
         Ok(deaths) if wrongs.is_empty() => Ok(deaths),
-        _ => Err(report(script, &wrongs, &shop, &stories.into_inner().unwrap(), &entries, started)),
+        _ => Err(report(
+            script,
+            &wrongs,
+            &shop,
+            &stories.into_inner().unwrap(),
+            &entries,
+            started,
+        )),
     }
 }
 
@@ -72,7 +79,10 @@ pub(crate) fn balance(
     if of_somebody != entries.len() {
         wrongs.push("there is an entry that nobody asked for".to_owned());
     }
-    let paid: HashSet<String> = groups.iter().flat_map(|group| group.paid.lock().unwrap().clone()).collect();
+    let paid: HashSet<String> = groups
+        .iter()
+        .flat_map(|group| group.paid.lock().unwrap().clone())
+        .collect();
     if paid != shop.paid() {
         wrongs.push("the till was paid by somebody else".to_owned());
     }
@@ -85,7 +95,11 @@ pub(crate) fn groups(script: &Script) -> Vec<Group> {
     let group = |call: u32, buyers: usize| Group {
         call,
         buyers,
-        keys: if script.one_client || script.same_call { shared.clone() } else { Keys::generate() },
+        keys: if script.one_client || script.same_call {
+            shared.clone()
+        } else {
+            Keys::generate()
+        },
         events: Mutex::default(),
         paid: Mutex::default(),
     };
@@ -113,13 +127,17 @@ async fn live_and_die(
     let words = shop.words();
     for (process, death) in script.deaths.iter().map(Some).chain([None]).enumerate() {
         *started = process + 1;
-        let kill_after = death.and_then(|death| death.strip_prefix("kill:")).map(|ms| ms.parse().unwrap());
+        let kill_after = death
+            .and_then(|death| death.strip_prefix("kill:"))
+            .map(|ms| ms.parse().unwrap());
         let point = death.filter(|_| kill_after.is_none());
         let mut serve = shop.start(process, &words, point.map(String::as_str));
         let mut killing = Box::pin({
             let mut ready = serve.ready_signal();
             async move {
-                let Some(ms) = kill_after else { return std::future::pending().await };
+                let Some(ms) = kill_after else {
+                    return std::future::pending().await;
+                };
                 let _ = ready.wait_for(|ready| *ready).await;
                 sleep(Duration::from_millis(ms)).await;
             }
@@ -148,7 +166,8 @@ async fn live_and_die(
         let status = ended.unwrap();
         if status.signal() == Some(KILLED) && death.is_some() {
             stories.lock().unwrap().push(format!(
-                "{:>6} ms  process {process} died", shop.began.elapsed().as_millis()
+                "{:>6} ms  process {process} died",
+                shop.began.elapsed().as_millis()
             ));
             shop.keep_ledger(&format!("death-{process}"));
         } else if status.success() && all_served {
@@ -162,16 +181,32 @@ async fn live_and_die(
 
 /// Everything about the call of `group`.
 fn sold(shop: &Shop, group: &Group, at_deaths: &[(usize, Vec<Entry>)], entries: &[Entry]) -> Sold {
-    let events: HashSet<String> = group.events.lock().unwrap().iter().map(|id| id.to_hex()).collect();
+    let events: HashSet<String> = group
+        .events
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|id| id.to_hex())
+        .collect();
     let own = |entries: &[Entry]| -> Vec<Entry> {
-        entries.iter().filter(|entry| events.contains(&entry.id.to_string())).cloned().collect()
+        entries
+            .iter()
+            .filter(|entry| events.contains(&entry.id.to_string()))
+            .cloned()
+            .collect()
     };
-    let records = shop.records().into_iter().filter(|record| record.call == Some(group.call));
+    let records = shop
+        .records()
+        .into_iter()
+        .filter(|record| record.call == Some(group.call));
     Sold {
         results: group.buyers,
         paid: group.paid.lock().unwrap().clone(),
         executed_by: records.map(|record| record.process).collect(),
-        at_deaths: at_deaths.iter().map(|(process, entries)| (*process, own(entries))).collect(),
+        at_deaths: at_deaths
+            .iter()
+            .map(|(process, entries)| (*process, own(entries)))
+            .collect(),
         entries: own(entries),
     }
 }
@@ -195,7 +230,10 @@ fn report(
     }
     text += "\n  executions (process):";
     for record in shop.records() {
-        text += &format!("\n    {} {:?} ({})", record.what, record.call, record.process);
+        text += &format!(
+            "\n    {} {:?} ({})",
+            record.what, record.call, record.process
+        );
     }
     text += "\n  the ledger:";
     for entry in entries {

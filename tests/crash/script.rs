@@ -54,7 +54,11 @@ impl Script {
         let buyers = *dice.one_of(&[1, 2, 3, 3, 4, 6, 8]);
         let deaths = (0..*dice.one_of(&[1, 1, 2, 2, 3])).map(|_| match dice.below(6) {
             0 => format!("kill:{}", dice.below(500)),
-            _ => format!("{}:{}", dice.one_of(&KINDS), 1 + dice.below(3 * u64::from(buyers) + 2)),
+            _ => format!(
+                "{}:{}",
+                dice.one_of(&KINDS),
+                1 + dice.below(3 * u64::from(buyers) + 2)
+            ),
         });
         Self {
             deaths: deaths.collect(),

@@ -61,8 +61,21 @@ impl Shop {
         let price = format!("tool:record={PRICE} sat");
         let url = self.relay.url();
         let words = [
-            super::binary(), "serve", "--json", "--allow-fake", "--relay", &url, "--price", &price, "--ledger", "books.db",
-            "--", "python3", "-S", "-E", script,
+            super::binary(),
+            "serve",
+            "--json",
+            "--allow-fake",
+            "--relay",
+            &url,
+            "--price",
+            &price,
+            "--ledger",
+            "books.db",
+            "--",
+            "python3",
+            "-S",
+            "-E",
+            script,
         ];
         words.map(ToOwned::to_owned).to_vec()
     }
@@ -78,7 +91,10 @@ impl Shop {
             .env_remove("TOLLKEEPER_LOG")
             .env_remove("TOLLKEEPER_CRASH_AT")
             .env("TOLLKEEPER_HOME", self.path("home"))
-            .env("TOLLKEEPER_SECRET_KEY", self.keys.secret_key().to_secret_hex())
+            .env(
+                "TOLLKEEPER_SECRET_KEY",
+                self.keys.secret_key().to_secret_hex(),
+            )
             .env("TOLLKEEPER_CRASH_TILL", self.path("till"))
             .env("MINI_MCP_RECORD", self.path("record"))
             .env("MINI_MCP_RUN", process.to_string())
@@ -101,7 +117,10 @@ impl Shop {
                 }
             }
         });
-        Serve { child, ready: is_ready }
+        Serve {
+            child,
+            ready: is_ready,
+        }
     }
 
     /// The wallet of the buyers: it pays the invoice, and nothing can undo that.
@@ -113,14 +132,30 @@ impl Shop {
     pub(crate) fn paid(&self) -> HashSet<String> {
         let files = std::fs::read_dir(self.path("till")).unwrap();
         files
-            .filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_suffix(".paid")?.to_owned()))
+            .filter_map(|file| {
+                Some(
+                    file.unwrap()
+                        .file_name()
+                        .to_str()?
+                        .strip_suffix(".paid")?
+                        .to_owned(),
+                )
+            })
             .collect()
     }
 
     /// How many offers were made.
     pub(crate) fn invoices(&self) -> usize {
         let files = std::fs::read_dir(self.path("till")).unwrap();
-        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|it| it == "invoice")).count()
+        files
+            .filter(|file| {
+                file.as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|it| it == "invoice")
+            })
+            .count()
     }
 
     /// Keeps the ledger as it is on the disk at this moment: nobody has it open.
@@ -135,7 +170,10 @@ impl Shop {
 
     /// The entries of a ledger that was kept, or of the one that is sold with.
     pub(crate) async fn entries(&self, kept: Option<&str>) -> Vec<Entry> {
-        let file = kept.map_or_else(|| self.path("books.db"), |name| self.path(name).join("books.db"));
+        let file = kept.map_or_else(
+            || self.path("books.db"),
+            |name| self.path(name).join("books.db"),
+        );
         self.entries_of(&file).await
     }
 
@@ -144,7 +182,10 @@ impl Shop {
             return Vec::new();
         }
         let ledger = SqliteLedger::open(file).expect("whatever happened, the file is a ledger");
-        ledger.list(&EntryFilter::new(Vec::new(), 100_000)).await.unwrap()
+        ledger
+            .list(&EntryFilter::new(Vec::new(), 100_000))
+            .await
+            .unwrap()
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
@@ -178,7 +219,8 @@ impl Shop {
 
     /// The end of what a process logged.
     pub(crate) fn log(&self, process: usize) -> String {
-        let text = std::fs::read_to_string(self.path(&format!("{process}.log"))).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(self.path(&format!("{process}.log"))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n    ")
     }
@@ -207,7 +249,12 @@ impl Serve {
 
     /// Waits for its end at most so long.
     pub(crate) async fn ends_within(&mut self, patience: Duration) -> Option<ExitStatus> {
-        Some(tokio::time::timeout(patience, self.child.wait()).await.ok()?.unwrap())
+        Some(
+            tokio::time::timeout(patience, self.child.wait())
+                .await
+                .ok()?
+                .unwrap(),
+        )
     }
 
     pub(crate) fn kill(&mut self) {
@@ -221,7 +268,11 @@ impl Serve {
     /// Asks it to leave.
     pub(crate) fn terminate(&self) {
         use rustix::process::{Pid, Signal, kill_process};
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap())) {
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()))
+        {
             let _ = kill_process(pid, Signal::TERM);
         }
     }

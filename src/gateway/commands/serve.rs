@@ -45,8 +45,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
             .then(|| CallCheck::new(children.catalogue()));
         let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
-        let paid =
-            with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
+        let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         Outcome::Ok((children, transport, paid))
     };
     let (children, transport, paid) = tokio::select! {

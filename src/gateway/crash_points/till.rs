@@ -50,7 +50,15 @@ fn paid(folder: &Path) -> HashSet<String> {
         return HashSet::new();
     };
     files
-        .filter_map(|file| Some(file.ok()?.file_name().to_str()?.strip_suffix(".paid")?.to_owned()))
+        .filter_map(|file| {
+            Some(
+                file.ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".paid")?
+                    .to_owned(),
+            )
+        })
         .collect()
 }
 
