@@ -18,7 +18,8 @@ pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Standing, Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
+    Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
@@ -172,6 +173,15 @@ impl Ledger for CrashingLedger {
     ) -> Result<Option<Entry>> {
         let claim = self.inner.claim_authorization(caller, interaction, at);
         self.fuse.burn(claim).await
+    }
+
+    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
+        self.fuse.burn(self.inner.note_answered(event, at)).await
+    }
+
+    /// Not counted: it stands for no money, and runs by the clock.
+    async fn prune(&self, retention: Retention) -> Result<usize> {
+        self.inner.prune(retention).await
     }
 
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
