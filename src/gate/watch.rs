@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::GateParts;
 use super::demand::offer_ends;
 use super::resolve_price::guarded;
-use crate::ledger::{Entry, EntryState};
+use crate::ledger::{Entry, EntryState, Ledger};
 use crate::payment::{
     Amount, Clock, PaymentProcessor, PaymentRequest, Pmi, RequestEventId, Settlement,
     SettlementNotice, SettlementStatus, Timestamp,
@@ -70,13 +70,14 @@ impl Watcher {
 
     /// As [`watch`](Self::watch), with the first look-up after `first_lookup` instead of by age.
     pub(super) async fn watch_after(&self, entry: &Entry, first_lookup: Option<Duration>) {
-        let (Some(request), Some(watch_until)) = (entry.payment_request.clone(), entry.watch_until)
-        else {
+        let (Some(made), Some(watch_until)) = (&entry.payment_request, entry.watch_until) else {
             return;
         };
         let payment = Payment {
             id: entry.id,
-            request,
+            pmi: made.pmi.clone(),
+            reference: made.reference.clone(),
+            asked: made.amount.clone(),
             offer_ends: (entry.state == EntryState::Issued).then(|| offer_ends(entry)),
             made_at: entry.quoted_at,
             watch_until,
@@ -93,10 +94,13 @@ impl Watcher {
     }
 }
 
+/// What must be at hand for each of perhaps a hundred thousand. The rest is in the ledger.
 #[derive(Debug)]
 struct Payment {
     id: RequestEventId,
-    request: PaymentRequest,
+    pmi: Pmi,
+    reference: String,
+    asked: Amount,
     /// When the offer ends; `None` once that has been reported.
     offer_ends: Option<Timestamp>,
     made_at: Timestamp,
@@ -131,6 +135,7 @@ pub(super) fn start(
     }
     let watch = Watch {
         processors: parts.processors.clone(),
+        ledger: Arc::clone(&parts.ledger),
         clock: Arc::clone(&parts.clock),
         settlement_grace: parts.settings.settlement_grace,
         lookup_timeout: parts.settings.processor_timeout,
@@ -149,6 +154,7 @@ pub(super) fn start(
 
 struct Watch {
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     settlement_grace: Duration,
     lookup_timeout: Duration,
@@ -195,10 +201,7 @@ impl Watch {
             Command::Watch(payment) if self.payments.contains_key(&payment.id) => {}
             Command::Watch(payment) => {
                 let id = payment.id;
-                let reference = (
-                    payment.request.pmi.clone(),
-                    payment.request.reference.clone(),
-                );
+                let reference = (payment.pmi.clone(), payment.reference.clone());
                 let (now, wall) = (Instant::now(), self.clock.now());
                 if let Some(ends) = payment.offer_ends {
                     let end = ends.plus(self.settlement_grace);
@@ -224,8 +227,7 @@ impl Watch {
 
     fn forget(&mut self, id: RequestEventId) {
         if let Some(payment) = self.payments.remove(&id) {
-            self.by_reference
-                .remove(&(payment.request.pmi, payment.request.reference));
+            self.by_reference.remove(&(payment.pmi, payment.reference));
         }
     }
 
@@ -274,7 +276,7 @@ impl Watch {
 
     async fn report_settled(&self, id: RequestEventId, settlement: Settlement) {
         if let Some(payment) = self.payments.get(&id) {
-            let asked = payment.request.amount.clone();
+            let asked = payment.asked.clone();
             self.report(Watched::Settled {
                 id,
                 asked,
@@ -333,19 +335,29 @@ impl Watch {
         else {
             return;
         };
-        let request = payment.request.clone();
         let Some(processor) = self
             .processors
             .iter()
-            .find(|p| *p.pmi() == request.pmi)
+            .find(|p| *p.pmi() == payment.pmi)
             .cloned()
         else {
             return;
         };
-        let limit = self.lookup_timeout;
+        let (ledger, limit) = (Arc::clone(&self.ledger), self.lookup_timeout);
         self.next_lookup = Instant::now() + BETWEEN_LOOKUPS;
-        self.lookups
-            .spawn(async move { (id, look_up(processor, request, limit).await) });
+        self.lookups.spawn(async move {
+            let made = ledger
+                .get(&id)
+                .await
+                .ok()
+                .flatten()
+                .and_then(|entry| entry.payment_request);
+            let status = match made {
+                Some(request) => look_up(processor, request, limit).await,
+                None => SettlementStatus::Unknown,
+            };
+            (id, status)
+        });
     }
 }
 
@@ -365,17 +377,13 @@ pub(super) async fn look_up(
         processor.lookup_payment(&request).await
     })
     .await;
-    match asked {
-        Ok(Ok(status)) => status,
-        Ok(Err(error)) => {
-            tracing::warn!(%pmi, error = &error as &dyn std::error::Error, "a payment could not be looked up");
-            SettlementStatus::Unknown
-        }
-        Err(error) => {
-            tracing::warn!(%pmi, error = &error as &dyn std::error::Error, "a payment could not be looked up");
-            SettlementStatus::Unknown
-        }
-    }
+    let error: Box<dyn std::error::Error> = match asked {
+        Ok(Ok(status)) => return status,
+        Ok(Err(error)) => error.into(),
+        Err(error) => error.into(),
+    };
+    tracing::warn!(%pmi, error = &*error, "a payment could not be looked up");
+    SettlementStatus::Unknown
 }
 
 /// How long until a payment of that age is looked up next: a tenth of its age, from 1 s to 10 s while it is young, up to

@@ -94,7 +94,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     connection
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
-             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY;",
+             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
     if fresh {
@@ -110,7 +110,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
     let connection = connect(path)?;
     connection
         .execute_batch(
-            "PRAGMA query_only = ON; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY;",
+            "PRAGMA query_only = ON; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
     Ok(connection)
