@@ -23,7 +23,6 @@ pub struct ClientPayments {
 
 impl ClientPayments {
     /// Starts with no wallet and a budget of zero: nothing is ever paid unasked.
-    #[must_use]
     pub fn builder() -> ClientPaymentsBuilder {
         ClientPaymentsBuilder {
             handlers: Vec::new(),

@@ -66,6 +66,10 @@ impl Gate {
         }
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one order of steps, each durable before the next"
+    )]
     async fn issue(
         self: &Arc<Self>,
         knock: Knock,
@@ -216,6 +220,7 @@ impl Gate {
     }
 
     /// One `info` line per change of money state.
+    #[expect(clippy::unused_self, reason = "it is the gate that says it")]
     pub(super) fn log(&self, entry: &Entry, what: &'static str) {
         tracing::info!(
             entry = %entry.id, client_pubkey = entry.client.short(), capability = entry.capability,

@@ -185,6 +185,10 @@ impl PriceRange {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) unless 1 ≤ min ≤ max and both have one unit.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "both ends of a range are given alike"
+    )]
     pub fn new(min: Amount, max: Amount) -> Result<Self> {
         if min.unit != max.unit {
             return Err(Error::config(format!(

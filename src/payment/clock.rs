@@ -72,6 +72,10 @@ pub trait Clock: fmt::Debug + Send + Sync {
 
 /// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "it has no state, and is named as a value"
+)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {

@@ -108,6 +108,10 @@ impl From<Quote> for PriceDecision {
 
 /// Charges what the price list says: the price, or the minimum of a range.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "it has no state, and is named as a value"
+)]
 pub struct StaticPrice;
 
 #[async_trait]

@@ -32,7 +32,6 @@ impl ServerPayments {
     /// | [`interaction`](ServerPaymentsBuilder::interaction) | transparent, explicit gating for those who ask |
     /// | [`payment_ttl`](ServerPaymentsBuilder::payment_ttl) | 600 s |
     /// | [`limits`](ServerPaymentsBuilder::limits) | 20 open offers per client, 10,000 in all |
-    #[must_use]
     pub fn builder() -> ServerPaymentsBuilder {
         ServerPaymentsBuilder {
             prices: Vec::new(),

@@ -178,6 +178,10 @@ mod tests {
         )
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "tests read better with values"
+    )]
     fn call(id: i64, token: Value) -> Request {
         Request::new(
             id,

@@ -32,9 +32,9 @@ pub fn with_meta(
 ) -> Result<Option<Box<RawValue>>> {
     let mut object: BTreeMap<String, Box<RawValue>> = match &params {
         None => BTreeMap::new(),
-        Some(params) => match serde_json::from_str(params.get()) {
+        Some(object) => match serde_json::from_str(object.get()) {
             Ok(object) => object,
-            Err(_) => return Ok(Some(params.clone())),
+            Err(_) => return Ok(params),
         },
     };
     object.insert("_meta".to_owned(), raw(meta)?);

@@ -1,3 +1,10 @@
+//! Any rmcp handler served, any rmcp client paying, over the transports of tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests"
+)]
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
