@@ -4,6 +4,12 @@
 //! `cargo bench --features testing,sqlite --bench paid_calls [-- CALLS]`. A load program: it prints calls per second of each
 //! of several rounds, in pairs, so that the ratio is of one machine in one state.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program that measures and prints"
+)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +56,7 @@ async fn measure(ledger: Arc<dyn Ledger>, calls: usize) -> f64 {
         .processor(FakeProcessor::new())
         .ledger(ledger)
         .limits(OpenLimits::new(1000, 10_000))
+        .settings(|settings| settings.offers_per_minute = 10_000_000)
         .build()
         .expect("payments");
     let server = with_server_payments(Arc::clone(&transport) as _, payments)

@@ -5,6 +5,8 @@
 //!
 //! `cargo run --example custom_rail`
 
+#![expect(clippy::print_stdout, reason = "an example talks")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

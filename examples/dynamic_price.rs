@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example dynamic_price`
 
+#![expect(clippy::print_stdout, reason = "an example talks")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,6 +3,12 @@
 //! `cargo run --example paid_tool` makes one call to itself and ends. With `-- <relay url>` it serves there until it is
 //! stopped.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unused_self,
+    reason = "an example talks, and tools are methods"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

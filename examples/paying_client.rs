@@ -3,6 +3,8 @@
 //! `cargo run --example paying_client` brings its own relay and server. Against a server of yours:
 //! `cargo run --example paying_client -- <npub> <relay url> <tool>`.
 
+#![expect(clippy::print_stdout, reason = "an example talks")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example raw_notifications`
 
+#![expect(clippy::print_stdout, reason = "an example talks")]
+
 use std::sync::Arc;
 
 use serde_json::json;

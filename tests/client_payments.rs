@@ -1,5 +1,12 @@
 //! The paying client, against an honest server and against servers that are not; in memory and in paused time.
 
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "assertions and their helpers"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

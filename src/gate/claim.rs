@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Gate;
 use super::door::Knock;
+use super::log::log_money;
 use super::watch::look_up;
 use crate::error::Result;
 use crate::ledger::{Entry, EntryState};
@@ -45,7 +46,7 @@ impl Gate {
             .claim_authorization(&knock.caller(), interaction, self.clock.now())
             .await?;
         if let Some(entry) = &claimed {
-            self.log(entry, "authorization claimed");
+            log_money(entry, "authorization claimed");
         }
         Ok(claimed)
     }

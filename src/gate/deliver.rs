@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Gate;
+use super::log::log_money;
 use super::open_calls::OpenCall;
 use super::price_list::Listed;
 use crate::error::{ErrorKind, Result};
@@ -81,7 +82,7 @@ impl Gate {
             )
             .await
         {
-            Ok(Applied::Moved(entry)) => self.log(&entry, "delivered"),
+            Ok(Applied::Moved(entry)) => log_money(&entry, "delivered"),
             Ok(Applied::Already(_)) => {}
             Ok(Applied::Refused(entry)) => {
                 tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Gate;
+use super::log::log_money;
 use crate::error::Result;
 use crate::ledger::{Applied, Transition};
 use crate::payment::RequestEventId;
@@ -24,7 +25,7 @@ impl Gate {
             .await?;
         let waiting = self.parked().remove(&id);
         if let Applied::Moved(entry) = applied {
-            self.log(&entry, "offer ended unpaid");
+            log_money(&entry, "offer ended unpaid");
             if let Some(Inbound {
                 message: Message::Request(request),
                 origin,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Gate;
 use super::door::Knock;
+use super::log::log_money;
 use super::negotiate::Negotiated;
 use super::open_calls::OpenCall;
 use crate::error::Result;
@@ -94,7 +95,7 @@ impl Gate {
             .apply(entry, vec![restore], self.clock.now())
             .await
         {
-            Ok(applied) => self.log(
+            Ok(applied) => log_money(
                 applied.entry(),
                 "execution failed by our fault; the payment stands",
             ),

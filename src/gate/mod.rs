@@ -11,6 +11,7 @@ mod resume;
 
 // A price is named and asked for.
 mod demand;
+mod issue;
 mod mint;
 mod pick_processor;
 mod quote;
@@ -32,6 +33,8 @@ mod refuse;
 
 // What a restart finds, and what may be forgotten.
 mod housekeep;
+
+mod log;
 mod recover;
 
 use std::collections::HashMap;

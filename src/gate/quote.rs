@@ -1,24 +1,19 @@
-//! The price is known: write the entry, have the payment request made, and ask for the money.
+//! The price is known: write the entry.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Gate;
 use super::door::Knock;
 use crate::error::Result;
-use crate::ledger::{Applied, Entry, EntryState, NewEntry, Opened, Transition};
+use crate::ledger::{NewEntry, Opened};
 use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
-use crate::transport::Inbound;
 use crate::wire::Message;
-
-/// How long the watch of a payment waits for the demand to be out.
-const DEMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gate {
     /// Offers `knock` for the quoted price.
     ///
-    /// Order matters: the entry is durable before the processor is asked, the payment request is durable before anything
-    /// leaves, and the payment is watched before the client can pay it.
+    /// Order matters: the entry is durable before the processor is asked, and the payment request is durable before
+    /// anything leaves.
     pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
         if self.knocks.is_cancelled(&knock.origin.event) {
             return Ok(());
@@ -66,125 +61,6 @@ impl Gate {
         }
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one order of steps, each durable before the next"
-    )]
-    async fn issue(
-        self: &Arc<Self>,
-        knock: Knock,
-        entry: Entry,
-        processor: Arc<dyn PaymentProcessor>,
-    ) -> Result<()> {
-        let payment_request = match self.mint(&entry, &processor).await {
-            Ok(payment_request) => payment_request,
-            Err(error) => {
-                tracing::error!(
-                    entry = %entry.id, pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(),
-                    error = &error as &dyn std::error::Error, "no payment request could be made"
-                );
-                let abandon = Transition::Abandon {
-                    reason: "no payment request could be made".to_owned(),
-                };
-                self.ledger
-                    .apply(&entry.id, vec![abandon], self.clock.now())
-                    .await?;
-                self.refuse_failed(&knock, Some(&entry)).await;
-                return Ok(());
-            }
-        };
-        let ends = payment_request
-            .expires_at
-            .map_or(entry.deadline, |at| at.max(entry.deadline));
-        let watch_until = ends.plus(self.settings.watch_grace);
-        let issue = Transition::Issue {
-            payment_request,
-            watch_until,
-        };
-        let issued = self
-            .ledger
-            .apply(&entry.id, vec![issue], self.clock.now())
-            .await;
-        let entry = match issued {
-            Ok(Applied::Moved(entry)) => entry,
-            Ok(Applied::Refused(entry)) if entry.state == EntryState::Quoted => {
-                tracing::error!(
-                    entry = %entry.id, pmi = %entry.pmi, "the processor returned a payment request that another call has"
-                );
-                self.withdraw(&entry).await;
-                self.refuse_failed(&knock, Some(&entry)).await;
-                return Ok(());
-            }
-            Ok(Applied::Already(entry) | Applied::Refused(entry)) => {
-                return self.resume(knock, entry).await;
-            }
-            Err(error) => {
-                self.withdraw(&entry).await;
-                return Err(error);
-            }
-        };
-        self.log(&entry, "payment requested");
-        let (id, reply_to, negotiated) = (
-            knock.request.id.clone(),
-            knock.origin.reply_to.clone(),
-            knock.negotiated,
-        );
-        if entry.interaction == PaymentInteraction::Transparent {
-            self.parked()
-                .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
-        }
-        if self.knocks.is_cancelled(&entry.id) {
-            self.parked().remove(&entry.id);
-            let reason = "cancelled by the client".to_owned();
-            self.watcher.watch(&entry).await;
-            self.ledger
-                .apply(
-                    &entry.id,
-                    vec![Transition::Detach { reason }],
-                    self.clock.now(),
-                )
-                .await?;
-            return Ok(());
-        }
-        // The client must hear the demand before it hears that it was paid. A notice that comes meanwhile is kept, and the
-        // first look-up follows; but no payment stays unwatched because a relay is slow.
-        let demand = async {
-            match entry.interaction {
-                PaymentInteraction::ExplicitGating => {
-                    self.answer_payment_required(&id, &reply_to, &entry, negotiated)
-                        .await;
-                }
-                _ => self.demand(&reply_to, &entry).await,
-            }
-        };
-        tokio::pin!(demand);
-        let told = tokio::time::timeout(DEMAND_TIMEOUT, &mut demand)
-            .await
-            .is_ok();
-        self.watcher.watch(&entry).await;
-        if !told {
-            demand.await;
-        }
-        Ok(())
-    }
-
-    /// The payment request could not be written down, so it is not offered, and its offer must not count any longer. If it
-    /// was written all the same, it is watched like any other.
-    async fn withdraw(&self, entry: &Entry) {
-        let reason = "the payment request could not be written down".to_owned();
-        let abandon = vec![Transition::Abandon { reason }];
-        match self
-            .ledger
-            .apply(&entry.id, abandon, self.clock.now())
-            .await
-        {
-            Ok(applied) => self.watcher.watch(applied.entry()).await,
-            Err(error) => tracing::error!(
-                entry = %entry.id, error = &error as &dyn std::error::Error, "an offer could not be withdrawn; the next start does it"
-            ),
-        }
-    }
-
     fn new_entry(
         &self,
         knock: &Knock,
@@ -217,15 +93,5 @@ impl Gate {
             deadline: now.plus(self.settings.payment_ttl),
             quoted_at: now,
         }
-    }
-
-    /// One `info` line per change of money state.
-    #[expect(clippy::unused_self, reason = "it is the gate that says it")]
-    pub(super) fn log(&self, entry: &Entry, what: &'static str) {
-        tracing::info!(
-            entry = %entry.id, client_pubkey = entry.client.short(), capability = entry.capability,
-            pmi = %entry.pmi, amount = entry.amount.value(), unit = %entry.amount.unit(), state = entry.state.as_str(),
-            "{what}"
-        );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Gate;
+use super::log::log_money;
 use super::watch::Watched;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
@@ -76,7 +77,7 @@ impl Gate {
         match (applied, waiting) {
             (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
             (Applied::Moved(entry), None) => {
-                self.log(
+                log_money(
                     &entry,
                     "paid after its request stopped waiting; kept as an authorization",
                 );
@@ -93,7 +94,7 @@ impl Gate {
 
     /// Tells the client, then forwards the call that is paid and claimed.
     pub(super) async fn serve(self: &Arc<Self>, entry: &Entry, inbound: Inbound) {
-        self.log(entry, "paid");
+        log_money(entry, "paid");
         if tokio::time::timeout(NOTICE_TIMEOUT, self.accepted(entry))
             .await
             .is_err()

@@ -22,6 +22,9 @@ pub(super) fn start(filter: Option<&str>, otherwise: &str) -> Outcome {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // By default, a line that cannot be written (the disk is full, the reader of the pipe is gone) is complained about
+        // on stderr as well, and that panics: in the middle of whatever wanted to log, paid calls included.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && output::wants_colour())
         .try_init();
     Ok(())

@@ -15,6 +15,10 @@ mod output;
 mod shutdown;
 mod wire_up;
 
+// What the crash test needs.
+#[cfg(feature = "testing")]
+mod crash_points;
+
 // The server that is sold.
 mod call_check;
 mod child;

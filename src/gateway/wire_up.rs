@@ -7,13 +7,16 @@ use std::time::Duration;
 use super::args::{PayingArgs, ServerArgs};
 use super::call_check::CallCheck;
 use super::config::{self, LedgerPlace, Selling, Serving};
+#[cfg(feature = "testing")]
+use super::crash_points;
 use super::exit::{Failure, Outcome};
 use super::{home, secrets};
 use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
-use crate::server::ServerPayments;
+use crate::server::{ServerPayments, ServerPaymentsBuilder};
+use crate::transport::ServerTransport;
 use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
 };
@@ -45,6 +48,14 @@ pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
     }
 }
 
+/// The ledger that a server sells with: the one at `place`.
+pub(super) fn server_ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
+    let ledger = ledger(place)?;
+    #[cfg(feature = "testing")]
+    let ledger = crash_points::ledger(ledger)?;
+    Ok(ledger)
+}
+
 /// The key that a server signs with: from the environment, else from a file, which is made if need be.
 pub(super) fn server_keys(serving: &Serving) -> Outcome<NostrKeys> {
     if let Some(keys) = keys_from_environment()? {
@@ -74,6 +85,16 @@ pub(super) async fn server_transport(
     Ok(transport)
 }
 
+/// The server's end of the relays, as the gate uses it.
+pub(super) fn behind_the_gate(
+    transport: &Arc<NostrServerTransport>,
+) -> Outcome<Arc<dyn ServerTransport>> {
+    let transport = Arc::clone(transport) as Arc<dyn ServerTransport>;
+    #[cfg(feature = "testing")]
+    let transport = crash_points::transport(transport)?;
+    Ok(transport)
+}
+
 /// Prices, rails, rules and ledger of a server.
 pub(super) fn server_payments(
     selling: &Selling,
@@ -91,9 +112,17 @@ pub(super) fn server_payments(
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
-        builder = builder.processor(FakeProcessor::new().settling_after(SETTLING));
+        builder = with_fake_rail(builder);
     }
     Ok(builder.build()?)
+}
+
+fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
+    #[cfg(feature = "testing")]
+    if let Some(till) = crash_points::Till::from_environment() {
+        return builder.processor(till);
+    }
+    builder.processor(FakeProcessor::new().settling_after(SETTLING))
 }
 
 /// The price list, with every mistake that can be seen without a server.

@@ -187,7 +187,7 @@ impl PriceRange {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) unless 1 ≤ min ≤ max and both have one unit.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "both ends of a range are given alike"
+        reason = "amounts are values, and both ends are one kind of argument"
     )]
     pub fn new(min: Amount, max: Amount) -> Result<Self> {
         if min.unit != max.unit {

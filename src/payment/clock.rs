@@ -74,7 +74,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "it has no state, and is named as a value"
+    reason = "nothing to add: it is the machine's clock"
 )]
 pub struct SystemClock;
 

@@ -110,7 +110,7 @@ impl From<Quote> for PriceDecision {
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "it has no state, and is named as a value"
+    reason = "nothing to add: it follows the list"
 )]
 pub struct StaticPrice;
 

@@ -178,10 +178,7 @@ mod tests {
         )
     }
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "tests read better with values"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn call(id: i64, token: Value) -> Request {
         Request::new(
             id,

@@ -30,9 +30,9 @@ pub fn with_meta(
     params: Option<Box<RawValue>>,
     meta: &Map<String, Value>,
 ) -> Result<Option<Box<RawValue>>> {
-    let mut object: BTreeMap<String, Box<RawValue>> = match &params {
+    let mut object: BTreeMap<String, Box<RawValue>> = match params.as_deref() {
         None => BTreeMap::new(),
-        Some(object) => match serde_json::from_str(object.get()) {
+        Some(text) => match serde_json::from_str(text.get()) {
             Ok(object) => object,
             Err(_) => return Ok(params),
         },

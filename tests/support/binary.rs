@@ -146,7 +146,7 @@ impl Running {
     }
 
     /// SIGKILL, to this process only: no chance to put anything in order.
-    #[allow(dead_code, reason = "not every test that shares this kills")]
+    #[allow(dead_code, reason = "not every test kills")]
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

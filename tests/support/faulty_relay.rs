@@ -198,6 +198,15 @@ impl FaultyRelay {
         lock(&self.shared).log.clone()
     }
 
+    /// What was published after the first `known`.
+    pub(crate) fn events_after(&self, known: usize) -> Vec<Event> {
+        lock(&self.shared)
+            .log
+            .get(known..)
+            .unwrap_or_default()
+            .to_vec()
+    }
+
     /// The published events of a kind.
     pub(crate) fn events_of(&self, kind: u16) -> Vec<Event> {
         self.events()

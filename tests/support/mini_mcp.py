@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A small MCP server on stdin and stdout, for tests: standard library only.
 
-Tools: add, echo, slow (reports progress until released or cancelled), fail, crash, count, env, noise, ask.
-`count` keeps its number in the file named by MINI_MCP_COUNT, so that it survives a crash.
+Tools: add, echo, slow (reports progress until released or cancelled), fail, crash, count, env, noise, ask, record.
+`count` keeps its number in the file named by MINI_MCP_COUNT, so that it survives a crash. `record` writes one line per
+execution into the file named by MINI_MCP_RECORD, with MINI_MCP_RUN, and so do the beginning and the end of this program.
 """
 
 import json
@@ -39,6 +40,20 @@ def counted():
     return os.path.getsize(path)
 
 
+def record(*words):
+    """One line, written at once: what is in the file has happened."""
+    path = os.environ.get("MINI_MCP_RECORD")
+    if path:
+        with open(path, "a") as file:
+            file.write(" ".join(map(str, (*words, os.environ.get("MINI_MCP_RUN", 0)))) + "\n")
+
+
+def recorded(request_id, arguments):
+    record("call", arguments["call"])
+    time.sleep(arguments.get("ms", 0) / 1000)
+    say({"id": request_id, "result": text(arguments["call"])})
+
+
 def slow(request_id, arguments, token):
     """Reports progress until the file named by `until` is there."""
     for step in range(1, 1000):
@@ -64,6 +79,9 @@ def call(request_id, params):
         return text(arguments.get("text"))
     if name == "slow":
         threading.Thread(target=slow, args=(request_id, arguments, token), daemon=True).start()
+        return None
+    if name == "record":
+        threading.Thread(target=recorded, args=(request_id, arguments), daemon=True).start()
         return None
     if name == "fail":
         return text("it did not work", is_error=True)
@@ -109,6 +127,7 @@ TOOLS = [
     tool("pid"),
     tool("noise"),
     tool("touch"),
+    tool("record", {"call": NUMBER, "ms": NUMBER}, ["call"]),
 ]
 
 
@@ -176,4 +195,8 @@ def main():
             say({"id": request_id, "error": {"code": -32602, "message": str(error)}})
 
 
-main()
+record("begins")
+try:
+    main()
+finally:
+    record("ends")

@@ -37,7 +37,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
-    let ledger = wire_up::ledger(&serving.ledger)?;
+    let ledger = wire_up::server_ledger(&serving.ledger)?;
     let starting = async {
         let children = Children::start(command, serving.isolation).await?;
         let check = serving
@@ -45,9 +45,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
             .then(|| CallCheck::new(children.catalogue()));
         let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
-        let paid =
-            with_server_payments(Arc::clone(&transport) as Arc<dyn ServerTransport>, payments)
-                .await?;
+        let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         Outcome::Ok((children, transport, paid))
     };
     let (children, transport, paid) = tokio::select! {

@@ -1,8 +1,9 @@
-//! Any rmcp handler served, any rmcp client paying, over the transports of tests.
+//! What this part must do.
+
 #![allow(
     clippy::unwrap_used,
     clippy::needless_pass_by_value,
-    reason = "helpers of tests"
+    reason = "assertions and their helpers"
 )]
 
 use std::collections::HashSet;
