@@ -124,3 +124,33 @@ async fn explicit_gating_answers_pays_and_serves_the_next_request() {
     assert_eq!(harness.executions(), 1);
     assert_eq!(harness.rail.minted(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_succeed_is_refused_before_anything_is_minted() {
+    let objects = |call: &tollkeeper::Invocation| {
+        let known = call.params["arguments"]["a"].is_number();
+        (!known).then(|| "the argument a must be a number".to_owned())
+    };
+    let harness = Harness::builder(&PRICES)
+        .unwrap()
+        .payments(|payments| payments.check_call(objects))
+        .start()
+        .await
+        .unwrap();
+    let client = harness.client(1);
+    client
+        .call_tool(1, "add", json!({"a": "one"}))
+        .await
+        .unwrap();
+    let (_, refused) = client.next_json().await.unwrap();
+    assert_eq!(refused["error"]["code"], -32602);
+    assert_eq!(
+        refused["error"]["message"],
+        "the argument a must be a number"
+    );
+    assert_eq!(harness.rail.minted(), 0);
+
+    client.call_tool(2, "add", json!({"a": 1})).await.unwrap();
+    let (_, required) = client.next_json().await.unwrap();
+    assert_eq!(required["method"], "notifications/payment_required");
+}

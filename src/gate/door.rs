@@ -143,6 +143,9 @@ impl Gate {
             self.refuse_interaction(&knock).await;
             return Ok(());
         }
+        if !self.check_call(&knock).await? {
+            return Ok(());
+        }
         let known = standing.answered
             || !self
                 .knocked

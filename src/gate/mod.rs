@@ -1,6 +1,7 @@
 //! The server side of CEP-8, one file per stage. This list is the map: a paid request walks it from top to bottom.
 
 // At the door: what is this message, and may it come in?
+mod check_call;
 mod door;
 mod journal;
 mod knocks;
@@ -55,7 +56,8 @@ use self::rate::Pace;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice, Timestamp,
+    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice,
+    Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -131,6 +133,8 @@ pub struct GateParts {
     pub prices: PriceList,
     /// Decides the price of each call.
     pub resolver: Arc<dyn ResolvePrice>,
+    /// Keeps clients from paying for calls that cannot succeed.
+    pub check: Option<Arc<dyn CheckCall>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
     /// The books.
@@ -147,6 +151,7 @@ pub struct GateParts {
 pub struct Gate {
     prices: PriceList,
     resolver: Arc<dyn ResolvePrice>,
+    check: Option<Arc<dyn CheckCall>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
@@ -189,6 +194,7 @@ impl Gate {
         let gate = Arc::new(Self {
             prices: parts.prices,
             resolver: parts.resolver,
+            check: parts.check,
             processors: parts.processors,
             ledger: parts.ledger,
             transport: parts.transport,

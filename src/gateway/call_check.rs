@@ -3,31 +3,29 @@
 //! The server's own lists are the measure: a tool that is not on them, or a required argument that is missing, cannot
 //! succeed. Nothing is forwarded for it either, so that a list that lags behind gives nothing away.
 
-use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::child::Catalogue;
-use crate::error::Error;
-use crate::payment::{Invocation, PriceDecision, PricedCapability, ResolvePrice, StaticPrice};
+use crate::payment::{CheckCall, Invocation};
 use crate::wire::method;
 
-/// Charges what the price list says, for calls that can succeed.
-#[derive(Clone)]
-pub(super) struct CallCheck {
+/// Measures calls by what the server lists.
+#[derive(Debug, Clone)]
+pub(super) struct ListedCalls {
     catalogue: watch::Receiver<Arc<Catalogue>>,
 }
 
-impl CallCheck {
+impl ListedCalls {
     /// Measures by `catalogue` as it is at the time of the call.
     pub(super) fn new(catalogue: watch::Receiver<Arc<Catalogue>>) -> Self {
         Self { catalogue }
     }
+}
 
-    /// Why `invocation` cannot succeed, in words for the client; `None` if it can.
+impl CheckCall for ListedCalls {
     fn objection(&self, invocation: &Invocation) -> Option<String> {
         if invocation.method != method::TOOLS_CALL {
             return None;
@@ -45,25 +43,5 @@ impl CallCheck {
             .filter_map(Value::as_str)
             .find(|name| arguments.is_none_or(|arguments| arguments.get(name).is_none()))?;
         Some(format!("the argument {missing:?} is missing"))
-    }
-}
-
-impl fmt::Debug for CallCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallCheck").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl ResolvePrice for CallCheck {
-    async fn resolve_price(
-        &self,
-        invocation: &Invocation,
-        capability: &PricedCapability,
-    ) -> Result<PriceDecision, Error> {
-        match self.objection(invocation) {
-            Some(why) => Ok(PriceDecision::reject(why)),
-            None => StaticPrice.resolve_price(invocation, capability).await,
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{PayingArgs, ServerArgs};
-use super::call_check::CallCheck;
+use super::call_check::ListedCalls;
 use super::config::{self, LedgerPlace, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
@@ -99,7 +99,7 @@ pub(super) fn behind_the_gate(
 pub(super) fn server_payments(
     selling: &Selling,
     ledger: Arc<dyn Ledger>,
-    check: Option<CallCheck>,
+    check: Option<ListedCalls>,
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(selling.prices.clone())
@@ -108,7 +108,7 @@ pub(super) fn server_payments(
         .interaction(selling.interaction)
         .limits(selling.limits);
     if let Some(check) = check {
-        builder = builder.resolve_price(check);
+        builder = builder.check_call(check);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");

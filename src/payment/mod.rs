@@ -24,12 +24,14 @@ mod request;
 mod settlement;
 
 // What users implement.
+mod check_call;
 mod handler;
 mod price;
 mod processor;
 
 pub use amount::{Amount, MAX_AMOUNT, PriceRange};
 pub use capability::{Capability, OnFailure, PricedCapability};
+pub use check_call::CheckCall;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use handler::{PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};

@@ -8,14 +8,15 @@ use crate::error::{Error, Result};
 use crate::gate::{GateSettings, PriceList};
 use crate::ledger::{Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    Clock, PaymentInteractionPolicy, PaymentProcessor, PricedCapability, ResolvePrice, StaticPrice,
-    SystemClock,
+    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, PricedCapability, ResolvePrice,
+    StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
 pub struct ServerPayments {
     pub(super) prices: PriceList,
     pub(super) resolver: Arc<dyn ResolvePrice>,
+    pub(super) check: Option<Arc<dyn CheckCall>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
@@ -36,6 +37,7 @@ impl ServerPayments {
         ServerPaymentsBuilder {
             prices: Vec::new(),
             resolver: Arc::new(StaticPrice),
+            check: None,
             processors: Vec::new(),
             ledger: None,
             clock: Arc::new(SystemClock),
@@ -59,6 +61,7 @@ impl fmt::Debug for ServerPayments {
 pub struct ServerPaymentsBuilder {
     prices: Vec<PricedCapability>,
     resolver: Arc<dyn ResolvePrice>,
+    check: Option<Arc<dyn CheckCall>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
@@ -93,6 +96,12 @@ impl ServerPaymentsBuilder {
     /// Decides the price of each call.
     pub fn resolve_price(mut self, resolver: impl ResolvePrice + 'static) -> Self {
         self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Keeps clients from paying for calls that cannot succeed.
+    pub fn check_call(mut self, check: impl CheckCall + 'static) -> Self {
+        self.check = Some(Arc::new(check));
         self
     }
 
@@ -180,6 +189,7 @@ impl ServerPaymentsBuilder {
         Ok(ServerPayments {
             prices,
             resolver: self.resolver,
+            check: self.check,
             processors: self.processors,
             ledger,
             clock: self.clock,

@@ -56,6 +56,7 @@ pub async fn with_server_payments(
     let (gate, to_handler) = Gate::new(GateParts {
         prices: payments.prices,
         resolver: payments.resolver,
+        check: payments.check,
         processors: payments.processors,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),

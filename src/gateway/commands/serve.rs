@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::args::ServeArgs;
-use crate::gateway::call_check::CallCheck;
+use crate::gateway::call_check::ListedCalls;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint};
@@ -42,7 +42,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let children = Children::start(command, serving.isolation).await?;
         let check = serving
             .check_calls
-            .then(|| CallCheck::new(children.catalogue()));
+            .then(|| ListedCalls::new(children.catalogue()));
         let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
