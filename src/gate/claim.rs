@@ -40,6 +40,11 @@ impl Gate {
         if !claimable {
             return Ok(None);
         }
+        self.claim_oldest(knock).await
+    }
+
+    /// Claims the oldest authorization that `knock` may use up.
+    pub(super) async fn claim_oldest(&self, knock: &Knock) -> Result<Option<Entry>> {
         let interaction = knock.negotiated.effective;
         let claimed = self
             .ledger

@@ -25,6 +25,9 @@ pub(super) struct Knock {
     pub(super) negotiated: Negotiated,
     pub(super) listed: Arc<PricedCapability>,
     pub(super) invocation: Box<Invocation>,
+    /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
+    /// has paid for (D-12).
+    pub(super) replayed: bool,
 }
 
 impl Knock {
@@ -103,6 +106,7 @@ impl Gate {
                     negotiated,
                     listed,
                     invocation,
+                    replayed: false,
                 };
                 // Before the next message is taken in: it may be the cancellation.
                 let event = knock.origin.event;
@@ -130,7 +134,7 @@ impl Gate {
         }
     }
 
-    async fn admit(self: &Arc<Self>, knock: Knock) -> Result<()> {
+    async fn admit(self: &Arc<Self>, mut knock: Knock) -> Result<()> {
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
             return self.resume(knock, entry).await;
@@ -150,8 +154,8 @@ impl Gate {
             || !self
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
-        if known && !self.is_a_retry(&knock) {
-            // Somebody may be replaying it: it does not touch what a newer request has paid for (D-12).
+        knock.replayed = known && !self.is_a_retry(&knock);
+        if knock.replayed {
             let interaction = knock.negotiated.effective;
             let mut standing = standing.of_identity.iter();
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
@@ -206,7 +210,7 @@ impl Gate {
         .await;
     }
 
-    async fn refuse_replay(&self, knock: &Knock) {
+    pub(super) async fn refuse_replay(&self, knock: &Knock) {
         let text = "this request was answered before; to use your payment, send the same call as a new request";
         let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
         self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Gate;
 use super::door::Knock;
 use crate::error::Result;
-use crate::ledger::{NewEntry, Opened};
+use crate::ledger::{Entry, NewEntry, Opened};
 use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
 use crate::wire::Message;
 
@@ -32,33 +32,43 @@ impl Gate {
             return Ok(());
         }
         let new = self.new_entry(&knock, quote, &processor);
-        match self.ledger.open(new, self.settings.limits).await? {
-            Opened::New(entry) => self.issue(knock, entry, processor).await,
-            // Another copy of the same event was faster.
-            Opened::Exists(entry) => self.resume(knock, entry).await,
-            Opened::Outstanding(entry) => {
-                // Nobody who sends this poll again later shall get what its author pays for meanwhile (D-12).
-                self.ledger
-                    .note_answered(&knock.origin.event, self.clock.now())
-                    .await?;
-                self.answer_pending(
-                    &knock.request.id,
-                    &knock.origin.reply_to,
-                    &entry,
-                    knock.negotiated,
-                )
-                .await;
-                Ok(())
-            }
-            Opened::Full => {
-                tracing::warn!(
-                    client_pubkey = knock.origin.client.short(),
-                    "too many open offers; nothing was minted"
-                );
-                self.refuse_at_capacity(&knock).await;
-                Ok(())
-            }
+        loop {
+            return match self.ledger.open(new.clone(), self.settings.limits).await? {
+                Opened::New(entry) => self.issue(knock, entry, processor).await,
+                // Another copy of the same event was faster.
+                Opened::Exists(entry) => self.resume(knock, entry).await,
+                // The money for an earlier offer has come in since the door looked: nobody pays twice.
+                Opened::Authorized if knock.replayed => {
+                    self.refuse_replay(&knock).await;
+                    Ok(())
+                }
+                Opened::Authorized => match self.claim_oldest(&knock).await? {
+                    Some(entry) => self.forward_claimed(knock, entry).await,
+                    // Somebody else was faster, or another copy of this event: what is there now?
+                    None => continue,
+                },
+                Opened::Outstanding(entry) => self.answer_outstanding(&knock, &entry).await,
+                Opened::Full => {
+                    tracing::warn!(
+                        client_pubkey = knock.origin.client.short(),
+                        "too many open offers; nothing was minted"
+                    );
+                    self.refuse_at_capacity(&knock).await;
+                    Ok(())
+                }
+            };
         }
+    }
+
+    async fn answer_outstanding(&self, knock: &Knock, entry: &Entry) -> Result<()> {
+        // Nobody who sends this poll again later shall get what its author pays for meanwhile (D-12).
+        self.ledger
+            .note_answered(&knock.origin.event, self.clock.now())
+            .await?;
+        let (id, reply_to) = (&knock.request.id, &knock.origin.reply_to);
+        self.answer_pending(id, reply_to, entry, knock.negotiated)
+            .await;
+        Ok(())
     }
 
     fn new_entry(

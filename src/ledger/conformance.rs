@@ -49,6 +49,8 @@ where
     two_payments_are_two_authorizations(make().await).await;
     a_grant_of_explicit_gating_is_not_for_transparent_requests(make().await).await;
     a_restored_payment_can_be_claimed_again(make().await).await;
+    no_offer_is_opened_for_what_is_paid(make().await).await;
+    one_request_claims_one_authorization(make().await).await;
     standing_finds_the_event_and_the_call(make().await).await;
     lists_come_in_pages_oldest_first(make().await).await;
     one_payment_request_belongs_to_one_entry(make().await).await;
@@ -248,7 +250,13 @@ async fn a_call_under_explicit_gating_has_one_open_offer<L: Ledger>(ledger: Arc<
         },
     )
     .await;
-    moved(&*ledger, id, vec![issue(), settle()]).await;
+    let by = event(6);
+    moved(
+        &*ledger,
+        id,
+        vec![issue(), settle(), Transition::Claim { by }],
+    )
+    .await;
     opened(&*ledger, explicit(5)).await;
 }
 
@@ -348,10 +356,12 @@ async fn an_authorization_is_claimed_once<L: Ledger + 'static>(ledger: Arc<L>) {
 
 async fn two_payments_are_two_authorizations<L: Ledger>(ledger: Arc<L>) {
     for n in 1..=2 {
-        let id = opened(&*ledger, transparent(n)).await;
+        opened(&*ledger, transparent(n)).await;
+    }
+    for n in 1..=2 {
         moved(
             &*ledger,
-            id,
+            event(n),
             vec![
                 issue(),
                 Transition::Detach {
@@ -419,6 +429,62 @@ async fn a_restored_payment_can_be_claimed_again<L: Ledger>(ledger: Arc<L>) {
         .await
         .unwrap();
     assert_eq!(claimed.unwrap().id, id);
+}
+
+async fn no_offer_is_opened_for_what_is_paid<L: Ledger>(ledger: Arc<L>) {
+    use PaymentInteraction::{ExplicitGating, Transparent};
+    let id = opened(&*ledger, entry(1, ExplicitGating)).await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    let again = ledger.open(entry(2, ExplicitGating), LIMITS).await.unwrap();
+    assert_eq!(again, Opened::Authorized);
+    assert_eq!(ledger.get(&event(2)).await.unwrap(), None);
+    // One that may not claim it pays for itself, and then stands for the next.
+    let own = opened(&*ledger, entry(3, Transparent)).await;
+    let detach = Transition::Detach {
+        reason: "cancelled".into(),
+    };
+    moved(&*ledger, own, vec![issue_as("own"), settle(), detach]).await;
+    let again = ledger.open(entry(4, Transparent), LIMITS).await.unwrap();
+    assert_eq!(again, Opened::Authorized);
+    for n in [5, 6] {
+        let caller = Caller::new(client(1), event(n), identity(1));
+        let claim = ledger.claim_authorization(&caller, ExplicitGating, AT);
+        assert!(claim.await.unwrap().is_some());
+    }
+    opened(&*ledger, entry(7, ExplicitGating)).await;
+}
+
+async fn one_request_claims_one_authorization<L: Ledger>(ledger: Arc<L>) {
+    let ids = [
+        opened(&*ledger, transparent(1)).await,
+        opened(&*ledger, transparent(2)).await,
+    ];
+    for (id, reference) in ids.iter().zip(["one", "two"]) {
+        let detach = Transition::Detach {
+            reason: "cancelled".into(),
+        };
+        moved(&*ledger, *id, vec![issue_as(reference), settle(), detach]).await;
+    }
+    // The third claims one, and a copy of it gets that one again; the first has one of its own.
+    let claim = |n| {
+        let caller = Caller::new(client(1), event(n), identity(1));
+        let ledger = &ledger;
+        async move {
+            ledger
+                .claim_authorization(&caller, PaymentInteraction::Transparent, AT)
+                .await
+                .unwrap()
+        }
+    };
+    let claimed = claim(3).await.unwrap();
+    assert_eq!(claim(3).await, None, "a copy of the request");
+    assert_eq!(claim(1).await, None, "a request with an entry of its own");
+    let copy = ledger.open(transparent(3), LIMITS).await.unwrap();
+    assert!(
+        matches!(&copy, Opened::Exists(entry) if entry.id == claimed.id),
+        "{copy:?}"
+    );
+    assert!(claim(4).await.is_some());
 }
 
 async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {

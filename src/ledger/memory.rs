@@ -102,6 +102,14 @@ impl Books {
         owner.is_some_and(|owner| *owner != entry.id)
     }
 
+    /// The entry that a request has opened or claimed.
+    fn of_event(&self, event: &RequestEventId) -> Option<&Entry> {
+        let claimed = || self.by_claimer.get(event);
+        self.entries
+            .get(event)
+            .or_else(|| self.entries.get(claimed()?))
+    }
+
     /// The entries of one call by one client, oldest first.
     fn of_call(&self, client: ClientPubkey, identity: InvocationIdentity) -> Vec<&Entry> {
         let ids = self.by_call.get(&(client, identity));
@@ -119,12 +127,18 @@ impl Books {
 impl Ledger for MemoryLedger {
     async fn open(&self, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
         let mut books = self.books();
-        if let Some(entry) = books.entries.get(&new.id) {
+        if let Some(entry) = books.of_event(&new.id) {
             return Ok(Opened::Exists(entry.clone()));
         }
+        let of_call = books.of_call(new.client, new.identity);
+        if of_call
+            .iter()
+            .any(|entry| entry.is_claimable_under(new.interaction))
+        {
+            return Ok(Opened::Authorized);
+        }
         if new.interaction == PaymentInteraction::ExplicitGating {
-            let outstanding = books
-                .of_call(new.client, new.identity)
+            let outstanding = of_call
                 .into_iter()
                 .find(|entry| entry.state.is_open_offer() && entry.interaction == new.interaction);
             if let Some(entry) = outstanding {
@@ -172,6 +186,9 @@ impl Ledger for MemoryLedger {
         at: Timestamp,
     ) -> Result<Option<Entry>> {
         let mut books = self.books();
+        if books.of_event(&caller.event).is_some() {
+            return Ok(None);
+        }
         let oldest = books
             .of_call(caller.client, caller.identity)
             .into_iter()
@@ -192,16 +209,7 @@ impl Ledger for MemoryLedger {
 
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
         let books = self.books();
-        let of_event = books
-            .entries
-            .get(&caller.event)
-            .or_else(|| {
-                books
-                    .by_claimer
-                    .get(&caller.event)
-                    .and_then(|id| books.entries.get(id))
-            })
-            .cloned();
+        let of_event = books.of_event(&caller.event).cloned();
         let of_identity = books
             .of_call(caller.client, caller.identity)
             .into_iter()

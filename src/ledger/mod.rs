@@ -35,8 +35,8 @@ use crate::payment::{
 /// Several instances may share one ledger: everything that decides is decided inside one of these calls.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
-    /// Writes a new entry in state `Quoted`, unless the request has one already, the same call is outstanding (explicit
-    /// gating), or the limits are reached.
+    /// Writes a new entry in state `Quoted`, unless the request has opened or claimed one already, there is an authorization
+    /// that it may claim, the same call is outstanding (explicit gating), or the limits are reached.
     ///
     /// # Errors
     ///
@@ -56,7 +56,8 @@ pub trait Ledger: Debug + Send + Sync {
     ) -> Result<Applied>;
 
     /// Claims the oldest authorization of `client` for `identity`: a settled entry whose own request does not wait for
-    /// it. One bought under explicit gating is claimed only by a request under explicit gating (N-52).
+    /// it. One bought under explicit gating is claimed only by a request under explicit gating (N-52). A request that has
+    /// opened or claimed an entry already claims no other.
     ///
     /// # Errors
     ///
@@ -167,8 +168,10 @@ impl Default for OpenLimits {
 pub enum Opened {
     /// A new entry was written.
     New(Entry),
-    /// The request has an entry already.
+    /// The request has opened or claimed this entry already.
     Exists(Entry),
+    /// The same call is paid for: there is an authorization that the request may claim.
+    Authorized,
     /// The same call has an open offer under explicit gating.
     Outstanding(Entry),
     /// Too many open offers; nothing was written.

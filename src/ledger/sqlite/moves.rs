@@ -40,8 +40,12 @@ fn write_new(
     new: NewEntry,
     limits: OpenLimits,
 ) -> rusqlite::Result<Opened> {
-    if let Some(entry) = reader::get(connection, &new.id)? {
+    if let Some(entry) = reader::of_event(connection, &new.id)? {
         return Ok(Opened::Exists(entry));
+    }
+    let caller = Caller::new(new.client, new.id, new.identity);
+    if oldest(connection, &caller, new.interaction)?.is_some() {
+        return Ok(Opened::Authorized);
     }
     let client = new.client.to_string();
     if new.interaction == PaymentInteraction::ExplicitGating {
@@ -143,6 +147,12 @@ pub(super) fn claim(
     interaction: PaymentInteraction,
     at: Timestamp,
 ) -> Result<Option<Entry>> {
+    if reader::of_event(connection, &caller.event)
+        .map_err(|e| failure(&e))?
+        .is_some()
+    {
+        return Ok(None);
+    }
     let Some(stored) = oldest(connection, caller, interaction).map_err(|e| failure(&e))? else {
         return Ok(None);
     };

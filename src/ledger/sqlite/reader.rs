@@ -87,16 +87,24 @@ pub(super) fn stored(
         .optional()
 }
 
+/// The entry that a request has opened or claimed.
+pub(super) fn of_event(
+    connection: &Connection,
+    event: &RequestEventId,
+) -> rusqlite::Result<Option<Entry>> {
+    if let Some(entry) = get(connection, event)? {
+        return Ok(Some(entry));
+    }
+    let claimed = connection
+        .prepare_cached(BY_CLAIMER)?
+        .query_row([event.to_string()], rows::read)
+        .optional()?;
+    Ok(claimed.map(|stored| stored.entry))
+}
+
 /// See [`Ledger::standing`](crate::ledger::Ledger::standing).
 pub(super) fn standing(connection: &Connection, caller: &Caller) -> rusqlite::Result<Standing> {
-    let of_event = match get(connection, &caller.event)? {
-        Some(entry) => Some(entry),
-        None => connection
-            .prepare_cached(BY_CLAIMER)?
-            .query_row([caller.event.to_string()], rows::read)
-            .optional()?
-            .map(|stored| stored.entry),
-    };
+    let of_event = of_event(connection, &caller.event)?;
     let of_identity = many(
         connection,
         UNFINISHED,
