@@ -110,7 +110,7 @@ impl Default for GateSettings {
             price_timeout: Duration::from_secs(5),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
-            offers_per_minute: 120,
+            offers_per_minute: 600,
             keep_unpaid: Duration::from_secs(7 * 86_400),
             keep_responses: Duration::from_secs(7 * 86_400),
             stored_response_bytes: 256 * 1024,
