@@ -38,14 +38,18 @@ const MOST: usize = 60;
 
 /// The binary as it was when the tests began: a build beside a long run must not swap it.
 fn binary() -> &'static str {
-    static BINARY: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
-    let (_folder, path) = BINARY.get_or_init(|| {
-        let built = std::path::Path::new(env!("CARGO_BIN_EXE_tollkeeper"));
-        let folder = tempfile::tempdir_in(built.parent().unwrap()).unwrap();
-        let path = folder.path().join("tollkeeper");
-        std::fs::hard_link(built, &path).unwrap();
-        let path = path.to_str().unwrap().to_owned();
-        (folder, path)
+    static BINARY: OnceLock<(std::fs::File, String)> = OnceLock::new();
+    let (_open, path) = BINARY.get_or_init(|| {
+        let path = env!("CARGO_BIN_EXE_tollkeeper");
+        let open = std::fs::File::open(path).unwrap();
+        let held = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            std::os::fd::AsRawFd::as_raw_fd(&open)
+        );
+        // Elsewhere than on Linux, a build beside the run is the builder's problem.
+        let held = std::path::Path::new(&held).exists().then_some(held);
+        (open, held.unwrap_or_else(|| path.to_owned()))
     });
     path
 }
