@@ -107,6 +107,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lru", &["transport/nostr/"]),
     ("futures_util", &["transport/", "rails/", "gateway/"]),
     ("rmcp", &["transport/rmcp", "gateway/"]),
+    ("lightning_invoice", &["rails/lightning/"]),
+    ("reqwest", &["rails/"]),
     ("rusqlite", &["ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.

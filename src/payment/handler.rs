@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{PaymentRequest, Pmi, RailError, Unit};
+use super::{Amount, PaymentRequest, Pmi, RailError, Timestamp, Unit};
 
 /// Pays payment requests of one payment method.
 ///
@@ -19,6 +19,16 @@ pub trait PaymentHandler: fmt::Debug + Send + Sync {
     /// otherwise.
     fn unit(&self) -> Unit {
         Unit::SATS
+    }
+
+    /// What `request` says by itself, read from its `pay_req` without asking anybody. The client compares it with what the
+    /// server says, and remembers the payment under its id.
+    ///
+    /// # Errors
+    ///
+    /// A [`RailError`] of kind [`Invalid`](super::RailErrorKind::Invalid): it cannot be read, and is not paid.
+    fn examine(&self, request: &PaymentRequest) -> Result<Examined, RailError> {
+        Ok(Examined::new(request.pay_req.as_str()))
     }
 
     /// Whether this handler would pay `request` at all: it decodes, and asks for what it says it asks for. No money moves.
@@ -41,6 +51,55 @@ pub trait PaymentHandler: fmt::Debug + Send + Sync {
         request: &PaymentRequest,
         cancel: &CancellationToken,
     ) -> Result<PayOutcome, RailError>;
+
+    /// Asks the wallet what became of an attempt to pay `request`, now. May be asked at any time and any number of times,
+    /// also after a restart; no money moves. A wallet that cannot say leaves it [`PayOutcome::Unknown`].
+    ///
+    /// [`PayOutcome::Refused`] only if it can no longer happen: the wallet never took it and the payment request has
+    /// expired, or the wallet says that it failed for good.
+    ///
+    /// # Errors
+    ///
+    /// A [`RailError`], which the client reads as [`PayOutcome::Unknown`].
+    async fn lookup_payment(&self, request: &PaymentRequest) -> Result<PayOutcome, RailError> {
+        let _ = request;
+        Ok(PayOutcome::Unknown)
+    }
+}
+
+/// What a payment request says by itself.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Examined {
+    /// What is the same in all forms of one payment, and in no other: a payment hash, a session id.
+    pub payment_id: String,
+    /// How much it asks for, if it says so, in the unit of the handler. What is no whole number of them cannot be read.
+    pub amount: Option<Amount>,
+    /// When it can no longer be paid, if it says so.
+    pub expires_at: Option<Timestamp>,
+    /// What is bought, in the seller's words, if it says so.
+    pub description: Option<String>,
+}
+
+impl Examined {
+    /// A payment request that says nothing but which one it is.
+    pub fn new(payment_id: impl Into<String>) -> Self {
+        Self {
+            payment_id: payment_id.into(),
+            amount: None,
+            expires_at: None,
+            description: None,
+        }
+    }
+}
+
+impl fmt::Debug for Examined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Examined")
+            .field("amount", &self.amount)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What came of an attempt to pay.

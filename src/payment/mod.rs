@@ -33,7 +33,7 @@ pub use amount::{Amount, MAX_AMOUNT, PriceRange};
 pub use capability::{Capability, OnFailure, PricedCapability};
 pub use check_call::CheckCall;
 pub use clock::{Clock, SystemClock, Timestamp};
-pub use handler::{PayOutcome, PaymentHandler, PaymentProof};
+pub use handler::{Examined, PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
 pub use invocation::{Invocation, InvocationIdentity};
 pub use pattern::CapabilityPattern;
