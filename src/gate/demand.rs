@@ -1,13 +1,15 @@
 //! Asks the client for the money: `payment_required`, `-32042`, `-32043`.
 
+use serde_json::{Map, Value};
+
 use super::Gate;
 use super::negotiate::Negotiated;
 use crate::ledger::Entry;
 use crate::payment::Timestamp;
 use crate::transport::{Outbound, ReplyTo};
 use crate::wire::{
-    ErrorObject, PaymentNotification, PaymentOption, PaymentPendingData, PaymentRequiredData,
-    PaymentRequiredParams, RequestId, Response, Tag,
+    ENTITLEMENTS_KEY, ErrorObject, PaymentNotification, PaymentOption, PaymentPendingData,
+    PaymentRequiredData, PaymentRequiredParams, RequestId, Response, Tag,
 };
 
 /// When a client that waits should ask again, in seconds.
@@ -32,13 +34,10 @@ impl Gate {
         negotiated: Negotiated,
     ) {
         let options = option(entry, self.clock.now()).into_iter().collect();
-        self.answer_gated(
-            id,
-            reply_to,
-            &PaymentRequiredData::new(options).to_error(),
-            negotiated,
-        )
-        .await;
+        let mut data = PaymentRequiredData::new(options);
+        data.entitlements = entitlements(entry);
+        self.answer_gated(id, reply_to, &data.to_error(), negotiated)
+            .await;
     }
 
     /// Answers `-32043` and repeats the option that is still open: the client may have lost the first answer (N-85).
@@ -110,6 +109,18 @@ fn option(entry: &Entry, now: Timestamp) -> Option<PaymentOption> {
         .as_deref()
         .and_then(|meta| serde_json::from_str(meta).ok());
     Some(params)
+}
+
+/// What the entitlements said that do not cover the call, as it was when the price was named.
+fn entitlements(entry: &Entry) -> Map<String, Value> {
+    let meta: Option<Map<String, Value>> = entry
+        .meta
+        .as_deref()
+        .and_then(|meta| serde_json::from_str(meta).ok());
+    match meta.and_then(|mut meta| meta.remove(ENTITLEMENTS_KEY)) {
+        Some(Value::Object(said)) => said,
+        _ => Map::new(),
+    }
 }
 
 /// When the client must have paid: the offer's end, or the payment request's own if that is sooner.

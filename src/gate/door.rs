@@ -1,7 +1,8 @@
 //! The order at the door.
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
-//! current state again; an authorization → claimed and forwarded; else a price is named.
+//! current state again; an entitlement covers it → forwarded; an authorization → claimed and forwarded; else a price is
+//! named.
 
 use std::sync::Arc;
 
@@ -9,12 +10,14 @@ use super::Gate;
 use super::journal::is_fresh;
 use super::match_price::{PriceMatch, match_price};
 use super::negotiate::Negotiated;
+use super::presented::Shown;
 use crate::error::Result;
 use crate::ledger::Caller;
 use crate::payment::{Invocation, PriceDecision, PricedCapability};
 use crate::transport::{Inbound, Origin};
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
+    take_tokens,
 };
 
 /// A priced request at the door, with everything that is known about it.
@@ -25,6 +28,8 @@ pub(super) struct Knock {
     pub(super) negotiated: Negotiated,
     pub(super) listed: Arc<PricedCapability>,
     pub(super) invocation: Box<Invocation>,
+    /// What it presented, until the entitlements have seen it.
+    pub(super) shown: Shown,
     /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
     /// has paid for (D-12).
     pub(super) replayed: bool,
@@ -55,7 +60,14 @@ impl Gate {
         }
     }
 
-    async fn enter_notification(self: &Arc<Self>, notification: Notification, origin: Origin) {
+    async fn enter_notification(
+        self: &Arc<Self>,
+        mut notification: Notification,
+        mut origin: Origin,
+    ) {
+        // A licence is not for the handler.
+        (notification.params, _) = take_tokens(notification.params);
+        origin.tokens.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
                 client_pubkey = origin.client.short(),
@@ -73,8 +85,9 @@ impl Gate {
             .await;
     }
 
-    async fn enter_request(self: &Arc<Self>, request: Request, origin: Origin) {
+    async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
+        let shown = self.presented.take(&mut request, &mut origin, now);
         let negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
@@ -106,6 +119,7 @@ impl Gate {
                     negotiated,
                     listed,
                     invocation,
+                    shown,
                     replayed: false,
                 };
                 // Before the next message is taken in: it may be the cancellation.
@@ -155,6 +169,9 @@ impl Gate {
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
         knock.replayed = known && !self.is_a_retry(&knock);
+        let Some(knock) = self.waive(knock, standing.answered).await? else {
+            return Ok(());
+        };
         if knock.replayed {
             let interaction = knock.negotiated.effective;
             let mut standing = standing.of_identity.iter();

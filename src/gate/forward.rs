@@ -54,10 +54,11 @@ impl Gate {
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request,
-        origin: Origin,
+        mut origin: Origin,
         negotiated: Negotiated,
         paid_by: Option<RequestEventId>,
     ) {
+        origin.paid_by = paid_by;
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
         let call = OpenCall::new(&request, &origin, paid_by, negotiated.disclose);
         let taken = self.open_calls.insert(origin.event, call)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Gate;
+use crate::error::Result;
 use crate::ledger::{ANSWERED_FOR, Retention};
 
 /// How often.
@@ -33,7 +34,7 @@ impl Gate {
         );
         let mut pruned = 0;
         loop {
-            match self.ledger.prune(retention).await {
+            match self.prune_some(retention).await {
                 Ok(0) => break,
                 Ok(rows) => pruned += rows,
                 Err(error) => {
@@ -52,5 +53,12 @@ impl Gate {
         if pruned > 0 {
             tracing::debug!(rows = pruned, "pruned the ledger");
         }
+    }
+
+    async fn prune_some(&self, retention: Retention) -> Result<usize> {
+        let (free_calls_for, free_calls) = self.settings.keep_free_calls;
+        let before = self.clock.now().minus(free_calls_for);
+        let rows = self.ledger.prune(retention).await?;
+        Ok(rows + self.ledger.forget_free(before, free_calls).await?)
     }
 }

@@ -7,8 +7,10 @@ mod journal;
 mod knocks;
 mod match_price;
 mod negotiate;
+mod presented;
 mod price_list;
 mod resume;
+mod waive;
 
 // A price is named and asked for.
 mod demand;
@@ -32,7 +34,8 @@ mod forward;
 mod open_calls;
 mod refuse;
 
-// What a restart finds, and what may be forgotten.
+// What a restart finds, what is written in passing, and what may be forgotten.
+mod free_calls;
 mod housekeep;
 
 mod log;
@@ -47,17 +50,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::free_calls::FreeCallLog;
 use self::journal::Journal;
 use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
+use self::presented::Presented;
 pub use self::price_list::{Listed, PriceList};
 use self::rate::Pace;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice,
-    Timestamp,
+    CheckCall, Clock, Entitlement, PaymentInteractionPolicy, PaymentProcessor, RequestEventId,
+    ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -84,12 +89,16 @@ pub struct GateSettings {
     pub watch_grace: Duration,
     /// How long `resolve_price` may take.
     pub price_timeout: Duration,
+    /// How long an entitlement may take.
+    pub entitlement_timeout: Duration,
     /// How long a processor may take to make a payment request, or to answer a question about one.
     pub processor_timeout: Duration,
     /// How many offers may be open.
     pub limits: OpenLimits,
     /// How many offers one client may ask for in a minute, and at once.
     pub offers_per_minute: u32,
+    /// How long it is kept why a call was free, and how many such records at most.
+    pub keep_free_calls: (Duration, usize),
     /// How long an entry that ended unpaid is kept.
     pub keep_unpaid: Duration,
     /// How long a delivered response is kept for the same event to be answered again.
@@ -108,9 +117,11 @@ impl Default for GateSettings {
             settlement_grace: Duration::from_secs(30),
             watch_grace: Duration::from_secs(3600),
             price_timeout: Duration::from_secs(5),
+            entitlement_timeout: Duration::from_secs(3),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
             offers_per_minute: 600,
+            keep_free_calls: (Duration::from_secs(30 * 86_400), 1_000_000),
             keep_unpaid: Duration::from_secs(7 * 86_400),
             keep_responses: Duration::from_secs(7 * 86_400),
             stored_response_bytes: 256 * 1024,
@@ -135,6 +146,8 @@ pub struct GateParts {
     pub resolver: Arc<dyn ResolvePrice>,
     /// Keeps clients from paying for calls that cannot succeed.
     pub check: Option<Arc<dyn CheckCall>>,
+    /// What lets calls through without paying, in the order in which it is asked.
+    pub entitlements: Vec<Arc<dyn Entitlement>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
     /// The books.
@@ -152,6 +165,7 @@ pub struct Gate {
     prices: PriceList,
     resolver: Arc<dyn ResolvePrice>,
     check: Option<Arc<dyn CheckCall>>,
+    entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
@@ -165,6 +179,10 @@ pub struct Gate {
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
     journal: Journal,
+    /// What clients presented when they opened their sessions.
+    presented: Presented,
+    /// Why calls were free, on its way to the ledger.
+    free_calls: FreeCallLog,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
     knocks: Knocks,
@@ -191,10 +209,12 @@ impl Gate {
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
+        let free_calls = free_calls::start(Arc::clone(&parts.ledger), &tasks, &closing);
         let gate = Arc::new(Self {
             prices: parts.prices,
             resolver: parts.resolver,
             check: parts.check,
+            entitlements: parts.entitlements,
             processors: parts.processors,
             ledger: parts.ledger,
             transport: parts.transport,
@@ -204,6 +224,8 @@ impl Gate {
             parked: Mutex::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
+            presented: Presented::default(),
+            free_calls,
             knocked: Journal::default(),
             knocks: Knocks::default(),
             modes: Modes::default(),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::Gate;
 use super::door::Knock;
 use crate::error::Result;
 use crate::ledger::{Entry, NewEntry, Opened};
 use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
-use crate::wire::Message;
+use crate::wire::{ENTITLEMENTS_KEY, Message};
 
 impl Gate {
     /// Offers `knock` for the quoted price.
@@ -95,13 +97,23 @@ impl Gate {
             pmi: processor.pmi().clone(),
             amount: quote.amount,
             description,
-            meta: quote
-                .meta
-                .and_then(|meta| serde_json::to_string(&meta).ok()),
+            meta: told(quote.meta, &knock.invocation.entitlements),
             request,
             route: knock.origin.reply_to.route.clone(),
             deadline: now.plus(self.settings.payment_ttl),
             quoted_at: now,
         }
     }
+}
+
+/// `_meta` of a quote, with what the entitlements said that do not cover the call.
+fn told(meta: Option<Map<String, Value>>, entitlements: &Map<String, Value>) -> Option<String> {
+    if meta.is_none() && entitlements.is_empty() {
+        return None;
+    }
+    let mut meta = meta.unwrap_or_default();
+    if !entitlements.is_empty() {
+        meta.insert(ENTITLEMENTS_KEY.to_owned(), entitlements.clone().into());
+    }
+    serde_json::to_string(&meta).ok()
 }

@@ -10,6 +10,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite of assertions")]
 
+mod free_calls;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +58,7 @@ where
     one_payment_request_belongs_to_one_entry(make().await).await;
     an_answered_event_is_remembered(make().await).await;
     pruning_forgets_nothing_that_stands_for_money(make().await).await;
+    free_calls::run(make).await;
 }
 
 fn client(n: u8) -> ClientPubkey {

@@ -1,10 +1,13 @@
 //! A ledger in memory: for tests and trials. It forgets everything when the process ends, money included.
 
+mod free_calls;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use self::free_calls::FreeBooks;
 use super::{
     Applied, Caller, Entry, EntryFilter, EntryState, Ledger, Move, NewEntry, OpenLimits, Opened,
     Retention, STANDING_AT_MOST, Standing, Transition,
@@ -18,6 +21,7 @@ use crate::payment::{
 #[derive(Debug, Default)]
 pub struct MemoryLedger {
     books: Mutex<Books>,
+    free: Mutex<FreeBooks>,
 }
 
 /// The entries, and what finds them without reading all.
@@ -37,6 +41,10 @@ impl MemoryLedger {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn free(&self) -> MutexGuard<'_, FreeBooks> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -217,7 +225,8 @@ impl Ledger for MemoryLedger {
             .take(STANDING_AT_MOST)
             .cloned()
             .collect();
-        let answered = books.answered.contains_key(&caller.event);
+        let answered =
+            books.answered.contains_key(&caller.event) || self.free().holds(&caller.event);
         Ok(Standing {
             of_event,
             answered,

@@ -5,6 +5,7 @@
 //! [table](EntryState::after); the ledgers only store what it says.
 
 mod entry;
+mod free_calls;
 mod transition;
 
 mod memory;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use entry::{Entry, EntryState, Moment, NewEntry};
+pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
@@ -34,7 +36,7 @@ use crate::payment::{
 ///
 /// Several instances may share one ledger: everything that decides is decided inside one of these calls.
 #[async_trait]
-pub trait Ledger: Debug + Send + Sync {
+pub trait Ledger: FreeCalls + Debug + Send + Sync {
     /// Writes a new entry in state `Quoted`, unless the request has opened or claimed one already, there is an authorization
     /// that it may claim, the same call is outstanding (explicit gating), or the limits are reached.
     ///
@@ -206,7 +208,7 @@ impl Applied {
 pub struct Standing {
     /// The entry that this very event opened or claimed.
     pub of_event: Option<Entry>,
-    /// Whether the event was [answered without an entry](Ledger::note_answered).
+    /// Whether the event was [answered without an entry](Ledger::note_answered), or let through without paying.
     pub answered: bool,
     /// Entries of the same call by the same client, not delivered and not abandoned, oldest first; at most
     /// [`STANDING_AT_MOST`].

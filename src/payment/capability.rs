@@ -115,6 +115,9 @@ pub struct PricedCapability {
     pub description: Option<String>,
     /// What becomes of the payment when an execution fails.
     pub on_failure: OnFailure,
+    /// Whether entitlements are asked. Not for what is as good as money: a licence that covers every tool must not buy
+    /// another licence.
+    pub waivable: bool,
 }
 
 impl PricedCapability {
@@ -126,6 +129,7 @@ impl PricedCapability {
             price,
             description: None,
             on_failure: OnFailure::default(),
+            waivable: true,
         }
     }
 
@@ -133,6 +137,13 @@ impl PricedCapability {
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.description = Some(description.into());
+        self
+    }
+
+    /// Has to be paid for by everybody.
+    #[must_use]
+    pub fn never_waived(mut self) -> Self {
+        self.waivable = false;
         self
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{ClientPubkey, RequestEventId};
 
@@ -55,6 +55,9 @@ pub struct Invocation {
     pub params: Value,
     /// The same call again has the same identity.
     pub identity: InvocationIdentity,
+    /// What the entitlements said that do not cover the call, by their names: a licence that has run out, the free calls
+    /// that are used up. A price may depend on it.
+    pub entitlements: Map<String, Value>,
 }
 
 impl Invocation {
@@ -75,6 +78,7 @@ impl Invocation {
             name,
             params,
             identity,
+            entitlements: Map::new(),
         }
     }
 }

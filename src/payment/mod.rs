@@ -25,6 +25,7 @@ mod settlement;
 
 // What users implement.
 mod check_call;
+mod entitlement;
 mod handler;
 mod price;
 mod processor;
@@ -33,6 +34,9 @@ pub use amount::{Amount, MAX_AMOUNT, PriceRange};
 pub use capability::{Capability, OnFailure, PricedCapability};
 pub use check_call::CheckCall;
 pub use clock::{Clock, SystemClock, Timestamp};
+pub use entitlement::{
+    BearerToken, Cover, Entitled, Entitlement, EntitlementClaim, Refusal, WhenUnknown,
+};
 pub use handler::{Examined, PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
 pub use invocation::{Invocation, InvocationIdentity};

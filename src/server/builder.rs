@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::gate::{GateSettings, PriceList};
 use crate::ledger::{Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, PricedCapability, ResolvePrice,
-    StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, PaymentInteractionPolicy, PaymentProcessor, PricedCapability,
+    ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -17,6 +17,7 @@ pub struct ServerPayments {
     pub(super) prices: PriceList,
     pub(super) resolver: Arc<dyn ResolvePrice>,
     pub(super) check: Option<Arc<dyn CheckCall>>,
+    pub(super) entitlements: Vec<Arc<dyn Entitlement>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
@@ -38,6 +39,7 @@ impl ServerPayments {
             prices: Vec::new(),
             resolver: Arc::new(StaticPrice),
             check: None,
+            entitlements: Vec::new(),
             processors: Vec::new(),
             ledger: None,
             clock: Arc::new(SystemClock),
@@ -62,6 +64,7 @@ pub struct ServerPaymentsBuilder {
     prices: Vec<PricedCapability>,
     resolver: Arc<dyn ResolvePrice>,
     check: Option<Arc<dyn CheckCall>>,
+    entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
@@ -102,6 +105,19 @@ impl ServerPaymentsBuilder {
     /// Keeps clients from paying for calls that cannot succeed.
     pub fn check_call(mut self, check: impl CheckCall + 'static) -> Self {
         self.check = Some(Arc::new(check));
+        self
+    }
+
+    /// Lets calls through without paying. Asked behind those added before: the first that covers a call, or refuses it, ends
+    /// the questions.
+    pub fn entitlement(mut self, entitlement: impl Entitlement + 'static) -> Self {
+        self.entitlements.push(Arc::new(entitlement));
+        self
+    }
+
+    /// The same for one that is shared or boxed already.
+    pub fn shared_entitlement(mut self, entitlement: Arc<dyn Entitlement>) -> Self {
+        self.entitlements.push(entitlement);
         self
     }
 
@@ -152,7 +168,8 @@ impl ServerPaymentsBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the entry: prices that tie, prices in a unit that no
-    /// processor can charge, two processors for one payment method, a `payment_ttl` out of range.
+    /// processor can charge, two processors for one payment method, two entitlements of one name, a `payment_ttl` out of
+    /// range.
     pub fn build(self) -> Result<ServerPayments> {
         let prices = PriceList::new(self.prices)?;
         for (at, processor) in self.processors.iter().enumerate() {
@@ -164,6 +181,12 @@ impl ServerPaymentsBuilder {
                     "two processors for the payment method {}",
                     processor.pmi()
                 )));
+            }
+        }
+        for (at, entitlement) in self.entitlements.iter().enumerate() {
+            let name = entitlement.name();
+            if self.entitlements[..at].iter().any(|e| e.name() == name) {
+                return Err(Error::config(format!("two entitlements are called {name}")));
             }
         }
         for entry in prices.entries() {
@@ -190,6 +213,7 @@ impl ServerPaymentsBuilder {
             prices,
             resolver: self.resolver,
             check: self.check,
+            entitlements: self.entitlements,
             processors: self.processors,
             ledger,
             clock: self.clock,

@@ -57,6 +57,7 @@ pub async fn with_server_payments(
         prices: payments.prices,
         resolver: payments.resolver,
         check: payments.check,
+        entitlements: payments.entitlements,
         processors: payments.processors,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),

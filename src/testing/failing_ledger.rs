@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
-    Transition,
+    Applied, Caller, Entry, EntryFilter, FreeCall, FreeCallFilter, FreeCalls, FreeLimits,
+    FreeSpend, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
 
@@ -166,5 +166,31 @@ impl Ledger for FailingLedger {
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.reachable()?;
         self.inner.list(filter).await
+    }
+}
+
+#[async_trait]
+impl FreeCalls for FailingLedger {
+    async fn note_free(&self, calls: Vec<FreeCall>) -> Result<()> {
+        self.write(self.inner.note_free(calls)).await
+    }
+
+    async fn spend_free(&self, call: FreeCall, limits: FreeLimits) -> Result<FreeSpend> {
+        self.write(self.inner.spend_free(call, limits)).await
+    }
+
+    async fn free_call(&self, event: &RequestEventId) -> Result<Option<FreeCall>> {
+        self.reachable()?;
+        self.inner.free_call(event).await
+    }
+
+    async fn free_calls(&self, filter: &FreeCallFilter) -> Result<Vec<FreeCall>> {
+        self.reachable()?;
+        self.inner.free_calls(filter).await
+    }
+
+    async fn forget_free(&self, before: Timestamp, keep: usize) -> Result<usize> {
+        self.reachable()?;
+        self.inner.forget_free(before, keep).await
     }
 }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::payment::{
-    ClientPubkey, Clock, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, SystemClock,
-    Timestamp,
+    BearerToken, ClientPubkey, Clock, PaymentInteraction, Pmi, RequestEventId, ServerPubkey,
+    SystemClock, Timestamp,
 };
 use crate::wire::{Message, raw};
 
@@ -173,6 +173,7 @@ struct Signed {
     message: Box<RawValue>,
     pmis: Vec<Pmi>,
     interaction: Option<PaymentInteraction>,
+    licence: Option<String>,
     created_at: u64,
 }
 
@@ -185,12 +186,17 @@ impl ClientTransport for MemoryClient {
     async fn prepare(&self, message: &Message, introduction: &Introduction) -> Result<Prepared> {
         let message = RawValue::from_string(message.to_json())
             .map_err(|source| Error::wire("not JSON").with_source(source))?;
-        let Introduction { pmis, interaction } = introduction.clone();
+        let Introduction {
+            pmis,
+            interaction,
+            licence,
+        } = introduction.clone();
         let created_at = self.clock.now().as_secs();
         let signed = raw(&Signed {
             message,
             pmis,
             interaction,
+            licence: licence.map(|token| token.reveal().to_owned()),
             created_at,
         })?
         .get()
@@ -215,6 +221,13 @@ impl ClientTransport for MemoryClient {
         );
         origin.pmis = signed.pmis;
         origin.interaction = signed.interaction;
+        origin.tokens = signed
+            .licence
+            .iter()
+            .filter_map(|text| BearerToken::new(text))
+            .collect();
+        // Nothing leaves the process.
+        origin.confidential = true;
         origin.redelivered = {
             let mut published = self
                 .published

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::in_flight::{InFlight, Relabelled};
 use crate::error::Result;
 use crate::payment::{
-    ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,
+    BearerToken, ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,
 };
 use crate::wire::{CapTag, Message, Tag};
 
@@ -146,12 +146,18 @@ pub struct Origin {
     pub pmis: Vec<Pmi>,
     /// The first `payment_interaction` tag on this very event; an unknown word counts as transparent (N-46).
     pub interaction: Option<PaymentInteraction>,
+    /// Licences and the like that came beside the message.
+    pub tokens: Vec<BearerToken>,
+    /// Nobody but the two ends could read the message. What is presented in the clear does not count.
+    pub confidential: bool,
+    /// The entry in the ledger that paid for the request, on the way to the handler.
+    pub paid_by: Option<RequestEventId>,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
 }
 
 impl Origin {
-    /// An origin without payment tags, whose answer goes to the plain address of `client` and `event`.
+    /// An origin without payment tags, read by others for all that is known, whose answer goes to the plain address of `client` and `event`.
     #[must_use]
     pub fn new(client: ClientPubkey, event: RequestEventId, created_at: Timestamp) -> Self {
         let reply_to = ReplyTo {
@@ -166,6 +172,9 @@ impl Origin {
             redelivered: false,
             pmis: Vec::new(),
             interaction: None,
+            tokens: Vec::new(),
+            confidential: false,
+            paid_by: None,
             reply_to,
         }
     }
@@ -268,13 +277,26 @@ pub struct Introduction {
     pub pmis: Vec<Pmi>,
     /// The lifecycle asked for.
     pub interaction: Option<PaymentInteraction>,
+    /// A licence, which a transport carries only where nobody else can read it.
+    pub licence: Option<BearerToken>,
 }
 
 impl Introduction {
     /// What to say.
     #[must_use]
     pub fn new(pmis: Vec<Pmi>, interaction: Option<PaymentInteraction>) -> Self {
-        Self { pmis, interaction }
+        Self {
+            pmis,
+            interaction,
+            licence: None,
+        }
+    }
+
+    /// Shows a licence, too.
+    #[must_use]
+    pub fn with_licence(mut self, licence: Option<BearerToken>) -> Self {
+        self.licence = licence;
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! `error.data` of explicit gating (CEP-8): `-32042`, `-32043`, and `-32602` for an unsupported interaction.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     ErrorObject, INVALID_PARAMS_CODE, PAYMENT_PENDING_CODE, PAYMENT_REQUIRED_CODE,
@@ -21,6 +22,9 @@ pub struct PaymentRequiredData {
     pub instructions: Option<String>,
     /// At least one.
     pub payment_options: Vec<PaymentOption>,
+    /// Why nothing that the client has covers the call: `"licence": {"error": "revoked"}`. Anything unknown is here, too.
+    #[serde(flatten)]
+    pub entitlements: Map<String, Value>,
 }
 
 impl PaymentRequiredData {
@@ -32,6 +36,7 @@ impl PaymentRequiredData {
         Self {
             instructions: Some(instructions.to_owned()),
             payment_options,
+            entitlements: Map::new(),
         }
     }
 

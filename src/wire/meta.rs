@@ -20,8 +20,8 @@ pub fn meta_of(params: Option<&RawValue>) -> Option<Map<String, Value>> {
     serde_json::from_str(object.get("_meta")?.get()).ok()
 }
 
-/// `params` with `meta` as its `_meta`; every other field keeps its text. Params that are absent become an object, params
-/// that are an array have no room for `_meta` and stay as they are.
+/// `params` with `meta` as its `_meta`, without one if `meta` is empty; every other field keeps its text. Params that are
+/// absent become an object, params that are an array have no room for `_meta` and stay as they are.
 ///
 /// # Errors
 ///
@@ -37,7 +37,11 @@ pub fn with_meta(
             Err(_) => return Ok(params),
         },
     };
-    object.insert("_meta".to_owned(), raw(meta)?);
+    if meta.is_empty() {
+        object.remove("_meta");
+    } else {
+        object.insert("_meta".to_owned(), raw(meta)?);
+    }
     raw(&object).map(Some)
 }
 
@@ -74,9 +78,6 @@ mod tests {
                 .get(),
             "[1]"
         );
-        assert_eq!(
-            with_meta(None, &Map::new()).unwrap().unwrap().get(),
-            r#"{"_meta":{}}"#
-        );
+        assert_eq!(with_meta(None, &Map::new()).unwrap().unwrap().get(), "{}");
     }
 }

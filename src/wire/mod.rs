@@ -4,6 +4,7 @@
 mod error_object;
 mod jsonrpc;
 mod meta;
+mod presented;
 mod request_id;
 mod strict;
 
@@ -30,6 +31,7 @@ pub use notification::{
     PAYMENT_ACCEPTED, PAYMENT_REJECTED, PAYMENT_REQUIRED, PaymentAcceptedParams,
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
 };
+pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, take_tokens};
 pub use request_id::RequestId;
 pub use strict::{StrictJson, parse_strict};
 pub use tag::{CapTag, Tag};

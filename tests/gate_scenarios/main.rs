@@ -5,6 +5,7 @@
 
 mod books;
 mod duplicates;
+mod entitlements;
 mod explicit;
 mod failing_ledger;
 mod failures;

@@ -18,8 +18,8 @@ pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
-    Transition,
+    Applied, Caller, Entry, EntryFilter, FreeCall, FreeCallFilter, FreeCalls, FreeLimits,
+    FreeSpend, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
@@ -194,6 +194,30 @@ impl Ledger for CrashingLedger {
 
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.inner.list(filter).await
+    }
+}
+
+#[async_trait]
+impl FreeCalls for CrashingLedger {
+    /// Not counted: it stands for no money, and is written when there is time.
+    async fn note_free(&self, calls: Vec<FreeCall>) -> Result<()> {
+        self.inner.note_free(calls).await
+    }
+
+    async fn spend_free(&self, call: FreeCall, limits: FreeLimits) -> Result<FreeSpend> {
+        self.fuse.burn(self.inner.spend_free(call, limits)).await
+    }
+
+    async fn free_call(&self, event: &RequestEventId) -> Result<Option<FreeCall>> {
+        self.inner.free_call(event).await
+    }
+
+    async fn free_calls(&self, filter: &FreeCallFilter) -> Result<Vec<FreeCall>> {
+        self.inner.free_calls(filter).await
+    }
+
+    async fn forget_free(&self, before: Timestamp, keep: usize) -> Result<usize> {
+        self.inner.forget_free(before, keep).await
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) const UNFINISHED: &str = concat!(
      ORDER BY quoted_at_ms, id LIMIT ?3"
 );
 
-pub(super) const ANSWERED: &str = "SELECT 1 FROM answered WHERE event = ?1";
+pub(super) const ANSWERED: &str =
+    "SELECT 1 FROM answered WHERE event = ?1 UNION ALL SELECT 1 FROM free_call WHERE event = ?1";
 
 /// A question that answers with what `work` finds.
 pub(super) fn question<T: Send + 'static>(

@@ -100,6 +100,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     if fresh {
         install(&mut connection)?;
     }
+    add_tables(&connection)?;
     check_pages(&connection)?;
     recount(&connection).map_err(|e| failure(&e))?;
     Ok(connection)
@@ -228,6 +229,22 @@ fn install(connection: &mut Connection) -> Result<()> {
             .map_err(|e| failure(&e))?;
     }
     transaction.commit().map_err(|e| failure(&e))
+}
+
+/// Adds what a ledger of an earlier build does not have yet. An earlier build passes over these tables.
+fn add_tables(connection: &Connection) -> Result<()> {
+    const HAS: &str = "SELECT 1 FROM sqlite_schema WHERE name = ?1";
+    for (table, schema) in [("free_call", super::free_calls::SCHEMA)] {
+        let has = connection
+            .prepare(HAS)
+            .and_then(|mut statement| statement.exists([table]));
+        if !has.map_err(|e| failure(&e))? {
+            connection
+                .execute_batch(&format!("BEGIN IMMEDIATE; {schema} COMMIT;"))
+                .map_err(|e| failure(&e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks for damage, unless the file is so large that the start would take seconds.

@@ -210,6 +210,10 @@ impl ClientTransport for NostrClientTransport {
     }
 
     async fn prepare(&self, message: &Message, introduction: &Introduction) -> Result<Prepared> {
+        if introduction.licence.is_some() && self.route().0.is_none() {
+            let text = "a licence is only sent encrypted: whoever reads it on a relay could use it";
+            return Err(Error::config(text));
+        }
         let server = self.server.to_hex();
         let tags = match message {
             Message::Request(request) => {

@@ -125,6 +125,7 @@ pub(super) fn request_tags(
     }
     tags.extend(introduction.pmis.iter().map(Tag::pmi));
     tags.extend(introduction.interaction.map(Tag::payment_interaction));
+    tags.extend(introduction.licence.as_ref().map(Tag::licence));
     tags
 }
 

@@ -207,6 +207,8 @@ impl Intake for Requests {
         origin.redelivered = redelivered;
         origin.pmis = heard.pmis;
         origin.interaction = Tag::interaction(&tags);
+        origin.tokens = Tag::tokens(&tags);
+        origin.confidential = opened.wrap.is_some();
         let route = Route::reply(opened.wrap, heard.ephemeral, self.gift_wrap);
         origin.reply_to = ReplyTo::new(client, event, route.as_str());
         Some(Inbound::new(opened.message, origin))

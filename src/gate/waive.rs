@@ -1,0 +1,149 @@
+//! Must this call be paid for at all? Asks the entitlements in their order, before anything that stands for money is touched.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::Gate;
+use super::door::Knock;
+use super::resolve_price::guarded;
+use crate::error::{Error, Result};
+use crate::ledger::FreeCall;
+use crate::payment::{Cover, Entitled, Entitlement, EntitlementClaim, Refusal, WhenUnknown};
+use crate::wire::{ENTITLEMENT_KEY, ErrorObject, SERVER_ERROR_CODE, meta_of, with_meta};
+
+impl Gate {
+    /// Lets `knock` through if an entitlement covers it. Gives it back if it has to be paid for.
+    ///
+    /// An entitlement that fails, panics or takes too long does not cover the call; whether the call then costs something
+    /// or is refused is the entitlement's own rule.
+    pub(super) async fn waive(
+        self: &Arc<Self>,
+        mut knock: Knock,
+        answered: bool,
+    ) -> Result<Option<Knock>> {
+        if self.entitlements.is_empty() || !knock.listed.waivable {
+            return Ok(Some(knock));
+        }
+        let claim = Arc::new(self.claim_of(&mut knock));
+        for entitlement in &self.entitlements {
+            match self.examine(entitlement, &claim).await {
+                Entitled::Covered(cover) => {
+                    self.let_through(knock, entitlement.name(), cover, answered)
+                        .await;
+                    return Ok(None);
+                }
+                Entitled::NotCovered(said) => {
+                    let said = said.map(|said| (entitlement.name().to_owned(), said));
+                    knock.invocation.entitlements.extend(said);
+                }
+                Entitled::Refused(refusal) => {
+                    // Nobody who sends this again later shall get what its author pays for meanwhile (D-12).
+                    self.ledger
+                        .note_answered(&knock.origin.event, self.clock.now())
+                        .await?;
+                    self.refuse_call(&knock, &refusal).await;
+                    return Ok(None);
+                }
+                Entitled::Unknown(error) => {
+                    tracing::warn!(
+                        request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
+                        entitlement = entitlement.name(), error = &error as &dyn std::error::Error,
+                        "an entitlement cannot tell"
+                    );
+                    if entitlement.when_unknown() == WhenUnknown::Refuse {
+                        let text = format!(
+                            "The {} cannot be checked now, retry later",
+                            entitlement.name()
+                        );
+                        self.refuse_call(&knock, &Refusal::new(SERVER_ERROR_CODE, text))
+                            .await;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(knock))
+    }
+
+    fn claim_of(&self, knock: &mut Knock) -> EntitlementClaim {
+        let shown = std::mem::take(&mut knock.shown);
+        let mut claim = EntitlementClaim::new(
+            (*knock.invocation).clone(),
+            Arc::clone(&knock.listed),
+            self.clock.now(),
+        )
+        .with_tokens(shown.tokens);
+        claim.exposed = shown.exposed;
+        claim
+    }
+
+    async fn examine(
+        &self,
+        entitlement: &Arc<dyn Entitlement>,
+        claim: &Arc<EntitlementClaim>,
+    ) -> Entitled {
+        let (asked, claim) = (Arc::clone(entitlement), Arc::clone(claim));
+        let limit = self.settings.entitlement_timeout;
+        guarded(limit, "an entitlement", async move {
+            asked.examine(&claim).await
+        })
+        .await
+        .unwrap_or_else(Entitled::Unknown)
+    }
+
+    /// Forwards a call that is covered, once: another copy of it, or a replay, has its answer already.
+    async fn let_through(
+        self: &Arc<Self>,
+        mut knock: Knock,
+        by: &str,
+        cover: Cover,
+        answered: bool,
+    ) {
+        let now = self.clock.now();
+        if answered || !self.journal.first_time(knock.origin.event, now) {
+            return;
+        }
+        tracing::debug!(
+            request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
+            capability = %knock.listed.capability, entitlement = by, why = cover.why, "not to be paid for"
+        );
+        self.free_calls.note(FreeCall {
+            event: knock.origin.event,
+            client: knock.origin.client,
+            capability: knock.listed.capability.to_string(),
+            by: by.to_owned(),
+            why: cover.why,
+            at: now,
+        });
+        if let Some(claims) = cover.claims
+            && let Err(error) = tell_handler(&mut knock, by, claims)
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the handler is not told why a call is free"
+            );
+        }
+        self.forward(knock.request, knock.origin, knock.negotiated, None)
+            .await;
+    }
+
+    async fn refuse_call(&self, knock: &Knock, refusal: &Refusal) {
+        let mut error = ErrorObject::new(refusal.code, refusal.message.clone());
+        if let Some(data) = &refusal.data {
+            error = error.with_data(data);
+        }
+        self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
+            .await;
+    }
+}
+
+/// Writes into the request why it is free. What the client wrote there was taken out at the door.
+fn tell_handler(knock: &mut Knock, by: &str, claims: Map<String, Value>) -> Result<(), Error> {
+    let mut meta = meta_of(knock.request.params.as_deref()).unwrap_or_default();
+    let told = json!({ "by": by, "claims": claims });
+    meta.insert(ENTITLEMENT_KEY.to_owned(), told);
+    // Cloned, so that a failure leaves the request as it was.
+    knock.request.params = with_meta(knock.request.params.clone(), &meta)?;
+    Ok(())
+}
