@@ -10,6 +10,7 @@ mod relays;
 pub mod transport;
 
 pub mod client;
+pub mod entitlement;
 pub mod gate;
 pub mod rails;
 pub mod server;

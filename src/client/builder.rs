@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
-use crate::payment::{Amount, PaymentHandler, PaymentInteraction};
+use crate::payment::{Amount, BearerToken, PaymentHandler, PaymentInteraction};
 
 /// Told about payments as they happen. Must not block.
 pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
@@ -17,6 +17,7 @@ pub struct ClientPayments {
     pub(super) handlers: Vec<Arc<dyn PaymentHandler>>,
     pub(super) budget: Budget,
     pub(super) interaction: Option<PaymentInteraction>,
+    pub(super) licence: Option<BearerToken>,
     pub(super) observer: Observer,
     pub(super) longest_wait: Duration,
 }
@@ -29,6 +30,7 @@ impl ClientPayments {
             total: None,
             per_call: None,
             interaction: None,
+            licence: None,
             observer: Arc::new(|_| {}),
         }
     }
@@ -57,6 +59,7 @@ pub struct ClientPaymentsBuilder {
     total: Option<Amount>,
     per_call: Option<Amount>,
     interaction: Option<PaymentInteraction>,
+    licence: Option<BearerToken>,
     observer: Observer,
 }
 
@@ -88,6 +91,12 @@ impl ClientPaymentsBuilder {
     /// Asks the server for this lifecycle. Unless set, the server's default applies, which is transparent.
     pub fn interaction(mut self, interaction: PaymentInteraction) -> Self {
         self.interaction = Some(interaction);
+        self
+    }
+
+    /// Shows this licence with each request. A transport that others can read refuses to carry it.
+    pub fn licence(mut self, licence: BearerToken) -> Self {
+        self.licence = Some(licence);
         self
     }
 
@@ -132,6 +141,7 @@ impl ClientPaymentsBuilder {
             handlers: self.handlers,
             budget,
             interaction: self.interaction,
+            licence: self.licence,
             observer: self.observer,
             longest_wait: Duration::from_secs(3600),
         })

@@ -116,6 +116,7 @@ impl Shared {
             .collect();
         let first = !self.introduced.swap(true, Ordering::SeqCst);
         Introduction::new(pmis, self.payments.interaction.filter(|_| first))
+            .with_licence(self.payments.licence.clone())
     }
 
     pub(super) async fn notify(&self, notification: Notification) -> Result<()> {

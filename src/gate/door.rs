@@ -13,7 +13,7 @@ use super::negotiate::Negotiated;
 use super::presented::Shown;
 use crate::error::Result;
 use crate::ledger::Caller;
-use crate::payment::{Invocation, PriceDecision, PricedCapability};
+use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
@@ -30,6 +30,8 @@ pub(super) struct Knock {
     pub(super) invocation: Box<Invocation>,
     /// What it presented, until the entitlements have seen it.
     pub(super) shown: Shown,
+    /// Why it is not for sale to this client, if it is not.
+    pub(super) refusal: Option<Refusal>,
     /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
     /// has paid for (D-12).
     pub(super) replayed: bool,
@@ -120,6 +122,7 @@ impl Gate {
                     listed,
                     invocation,
                     shown,
+                    refusal: None,
                     replayed: false,
                 };
                 // Before the next message is taken in: it may be the cancellation.
@@ -181,6 +184,9 @@ impl Gate {
             }
         } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
             return self.forward_claimed(knock, entry).await;
+        }
+        if let Some(refusal) = &knock.refusal {
+            return self.refuse_call(&knock, refusal).await;
         }
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => self.quote(knock, quote).await,

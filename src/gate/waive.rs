@@ -13,7 +13,8 @@ use crate::payment::{Cover, Entitled, Entitlement, EntitlementClaim, Refusal, Wh
 use crate::wire::{ENTITLEMENT_KEY, ErrorObject, SERVER_ERROR_CODE, meta_of, with_meta};
 
 impl Gate {
-    /// Lets `knock` through if an entitlement covers it. Gives it back if it has to be paid for.
+    /// Lets `knock` through if an entitlement covers it. Gives it back if it has to be paid for, or is refused, which it says
+    /// then: what is paid for already is served all the same.
     ///
     /// An entitlement that fails, panics or takes too long does not cover the call; whether the call then costs something
     /// or is refused is the entitlement's own rule.
@@ -38,12 +39,8 @@ impl Gate {
                     knock.invocation.entitlements.extend(said);
                 }
                 Entitled::Refused(refusal) => {
-                    // Nobody who sends this again later shall get what its author pays for meanwhile (D-12).
-                    self.ledger
-                        .note_answered(&knock.origin.event, self.clock.now())
-                        .await?;
-                    self.refuse_call(&knock, &refusal).await;
-                    return Ok(None);
+                    knock.refusal = Some(refusal);
+                    break;
                 }
                 Entitled::Unknown(error) => {
                     tracing::warn!(
@@ -56,9 +53,8 @@ impl Gate {
                             "The {} cannot be checked now, retry later",
                             entitlement.name()
                         );
-                        self.refuse_call(&knock, &Refusal::new(SERVER_ERROR_CODE, text))
-                            .await;
-                        return Ok(None);
+                        knock.refusal = Some(Refusal::new(SERVER_ERROR_CODE, text));
+                        break;
                     }
                 }
             }
@@ -128,13 +124,19 @@ impl Gate {
             .await;
     }
 
-    async fn refuse_call(&self, knock: &Knock, refusal: &Refusal) {
+    /// Refuses a call that an entitlement refuses.
+    pub(super) async fn refuse_call(&self, knock: &Knock, refusal: &Refusal) -> Result<()> {
+        // Nobody who sends this again later shall get what its author pays for meanwhile (D-12).
+        self.ledger
+            .note_answered(&knock.origin.event, self.clock.now())
+            .await?;
         let mut error = ErrorObject::new(refusal.code, refusal.message.clone());
         if let Some(data) = &refusal.data {
             error = error.with_data(data);
         }
         self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
             .await;
+        Ok(())
     }
 }
 

@@ -118,6 +118,15 @@ pub(super) struct SellingArgs {
     /// How many offers may be open in all
     #[arg(long, value_name = "N")]
     pub(super) pending_total: Option<usize>,
+    /// A client that pays nothing (npub or hex); may be repeated
+    #[arg(long = "allow-client", value_name = "KEY")]
+    pub(super) allow_clients: Vec<String>,
+    /// A client that cannot buy (npub or hex); may be repeated
+    #[arg(long = "deny-client", value_name = "KEY")]
+    pub(super) deny_clients: Vec<String>,
+    /// How many calls each client has free in a day
+    #[arg(long, value_name = "N")]
+    pub(super) free_per_day: Option<u32>,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
@@ -154,6 +163,9 @@ pub(super) struct PayingArgs {
     /// How payments are tied to calls: transparent or explicit_gating
     #[arg(long, value_name = "LIFECYCLE")]
     pub(super) payment_interaction: Option<PaymentInteraction>,
+    /// A file with a licence of the server; it is only sent encrypted
+    #[arg(long, value_name = "FILE")]
+    pub(super) licence_file: Option<PathBuf>,
     /// Pay by the fake rail, which is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
@@ -230,7 +242,15 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_name = "STATE", action = ArgAction::Append)]
         state: Vec<crate::ledger::EntryState>,
     },
-    /// Show one entry and its history
+    /// List priced calls that were not paid for, and why, oldest first
+    Free {
+        #[command(flatten)]
+        file: LedgerFile,
+        /// Only this client (npub or hex)
+        #[arg(long, value_name = "KEY")]
+        client: Option<String>,
+    },
+    /// Show one entry and its history, or why a call was free
     Show {
         /// The event id of the request that was to be paid
         id: crate::payment::RequestEventId,

@@ -2,6 +2,7 @@
 //!
 //! Every mistake is found here, before anything is started, and names the key and what it wants.
 
+mod entitlements;
 mod file;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, ServerInfo};
 
+pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
 
 /// Where relays are named if no flag names them.
@@ -32,6 +34,8 @@ pub(super) struct Selling {
     pub(super) interaction: PaymentInteractionPolicy,
     pub(super) payment_ttl: Duration,
     pub(super) limits: OpenLimits,
+    /// What lets calls through without paying.
+    pub(super) entitling: Entitling,
     /// The fake rail was allowed.
     pub(super) fake: bool,
 }
@@ -186,6 +190,7 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_per_client", per_client)?.unwrap_or(limits.per_client),
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
+        entitling: entitlements::merge(args, file)?,
         fake: args.allow_fake,
     })
 }

@@ -113,6 +113,20 @@ pub(super) fn read_key(file: &Path) -> Result<Option<NostrKeys>> {
     })
 }
 
+/// The text of a file that nobody else should read.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub(super) fn read_secret(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file).map_err(|source| {
+        Error::config(format!("cannot read {}", file.display()))
+            .with_source(source.kind().to_string())
+    })?;
+    warn_if_open_to_others(file);
+    Ok(text)
+}
+
 fn write_private(file: &Path, text: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);

@@ -22,6 +22,7 @@ mod crash_points;
 // The server that is sold.
 mod call_check;
 mod child;
+mod entitling;
 
 // One file per command.
 mod commands;

@@ -9,8 +9,21 @@ pub(super) const SECRET_KEY: &str = "TOLLKEEPER_SECRET_KEY";
 /// The wallet's NIP-47 connection URI.
 pub(super) const NWC_CONNECTION: &str = "NWC_CONNECTION";
 
+/// What an issuer of licences signs with, without the name of the key.
+pub(super) const AICOACH_SIGNING_SECRET: &str = "AICOACH_SIGNING_SECRET";
+/// What an issuer of licences wants to see before it tells its signing secret.
+pub(super) const AICOACH_API_KEY: &str = "AICOACH_API_KEY";
+/// A buyer's licence.
+pub(super) const LICENCE_TOKEN: &str = "MCP_LICENSE_TOKEN";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 2] = [SECRET_KEY, NWC_CONNECTION];
+pub(super) const ENVIRONMENT: [&str; 5] = [
+    SECRET_KEY,
+    NWC_CONNECTION,
+    AICOACH_SIGNING_SECRET,
+    AICOACH_API_KEY,
+    LICENCE_TOKEN,
+];
 
 /// The value of `name`, if it is set and not empty.
 pub(super) fn read(name: &'static str) -> Result<Option<String>> {

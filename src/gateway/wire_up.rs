@@ -13,7 +13,8 @@ use super::exit::{Failure, Outcome};
 use super::{home, secrets};
 use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
 use crate::gate::PriceList;
-use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
+use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
+use crate::payment::{BearerToken, Entitlement};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
 use crate::transport::ServerTransport;
@@ -27,14 +28,30 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// The ledger at `place`.
-pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
+/// The books at one place.
+pub(super) struct Books {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) licences: Arc<dyn LicenceBooks>,
+}
+
+impl Books {
+    fn kept_in<L: Ledger + LicenceBooks + 'static>(ledger: L) -> Self {
+        let ledger = Arc::new(ledger);
+        Self {
+            ledger: Arc::clone(&ledger) as _,
+            licences: ledger,
+        }
+    }
+}
+
+/// The books at `place`.
+pub(super) fn books(place: &LedgerPlace) -> Outcome<Books> {
     match place {
         LedgerPlace::Memory => {
             tracing::warn!(
                 "ledger = \"memory\" is for trials: who paid and was not served yet is forgotten when this ends"
             );
-            Ok(Arc::new(MemoryLedger::new()))
+            Ok(Books::kept_in(MemoryLedger::new()))
         }
         LedgerPlace::File(file) => {
             if let Some(folder) = file
@@ -43,17 +60,20 @@ pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
             {
                 home::make_folder(folder)?;
             }
-            Ok(Arc::new(SqliteLedger::open(file)?))
+            Ok(Books::kept_in(SqliteLedger::open(file)?))
         }
     }
 }
 
-/// The ledger that a server sells with: the one at `place`.
-pub(super) fn server_ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
-    let ledger = ledger(place)?;
+/// The books that a server sells with: those at `place`.
+pub(super) fn server_books(place: &LedgerPlace) -> Outcome<Books> {
+    let books = books(place)?;
     #[cfg(feature = "testing")]
-    let ledger = crash_points::ledger(ledger)?;
-    Ok(ledger)
+    let books = Books {
+        ledger: crash_points::ledger(books.ledger)?,
+        ..books
+    };
+    Ok(books)
 }
 
 /// The key that a server signs with: from the environment, else from a file, which is made if need be.
@@ -100,6 +120,7 @@ pub(super) fn server_payments(
     selling: &Selling,
     ledger: Arc<dyn Ledger>,
     check: Option<ListedCalls>,
+    entitlements: Vec<Arc<dyn Entitlement>>,
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(selling.prices.clone())
@@ -109,6 +130,9 @@ pub(super) fn server_payments(
         .limits(selling.limits);
     if let Some(check) = check {
         builder = builder.check_call(check);
+    }
+    for entitlement in entitlements {
+        builder = builder.shared_entitlement(entitlement);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -164,7 +188,29 @@ pub(super) fn paid_client(
     if paying.allow_fake {
         builder = builder.handler(FakeHandler::new());
     }
+    if let Some(licence) = licence(paying)? {
+        builder = builder.licence(licence);
+    }
     Ok(with_client_payments(transport, builder.build()?))
+}
+
+/// The licence to show: from the file that was named, else from the environment.
+fn licence(paying: &PayingArgs) -> Outcome<Option<BearerToken>> {
+    let (text, key) = match &paying.licence_file {
+        Some(file) => (Some(home::read_secret(file)?), "--licence-file"),
+        None => (
+            secrets::read(secrets::LICENCE_TOKEN)?,
+            secrets::LICENCE_TOKEN,
+        ),
+    };
+    let Some(text) = text else { return Ok(None) };
+    match BearerToken::new(text.trim()) {
+        Some(token) => Ok(Some(token)),
+        None => Err(Failure::usage(format!(
+            "{key}: must hold one licence, of at most {} characters",
+            BearerToken::LONGEST
+        ))),
+    }
 }
 
 /// The id of the first request of a run.

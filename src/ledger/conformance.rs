@@ -11,10 +11,13 @@
 #![expect(clippy::unwrap_used, reason = "a suite of assertions")]
 
 mod free_calls;
+mod licence_books;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use licence_books::run as licence_books;
 
 use super::{
     Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Retention,

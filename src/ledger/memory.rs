@@ -1,6 +1,7 @@
 //! A ledger in memory: for tests and trials. It forgets everything when the process ends, money included.
 
 mod free_calls;
+mod licence_books;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use self::free_calls::FreeBooks;
+use self::licence_books::Licences;
 use super::{
     Applied, Caller, Entry, EntryFilter, EntryState, Ledger, Move, NewEntry, OpenLimits, Opened,
     Retention, STANDING_AT_MOST, Standing, Transition,
@@ -22,6 +24,7 @@ use crate::payment::{
 pub struct MemoryLedger {
     books: Mutex<Books>,
     free: Mutex<FreeBooks>,
+    licences: Mutex<Licences>,
 }
 
 /// The entries, and what finds them without reading all.
@@ -45,6 +48,10 @@ impl MemoryLedger {
 
     fn free(&self) -> MutexGuard<'_, FreeBooks> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn licences(&self) -> MutexGuard<'_, Licences> {
+        self.licences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -299,5 +306,6 @@ mod tests {
     #[tokio::test]
     async fn it_conforms() {
         super::super::conformance::run(|| async { Arc::new(MemoryLedger::new()) }).await;
+        super::super::conformance::licence_books(|| async { Arc::new(MemoryLedger::new()) }).await;
     }
 }

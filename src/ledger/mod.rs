@@ -6,6 +6,7 @@
 
 mod entry;
 mod free_calls;
+mod licence_books;
 mod transition;
 
 mod memory;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 
 pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
+pub use licence_books::{FeedPosition, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tollkeeper::ledger::{FreeCallFilter, FreeCalls as _};
+use tollkeeper::entitlement::{AllowedClients, ClientPace, DeniedClients, FreePerDay};
+use tollkeeper::ledger::{FreeCallFilter, FreeCalls, FreeLimits, MemoryLedger};
 use tollkeeper::payment::{
     BearerToken, Cover, Entitled, Entitlement, EntitlementClaim, Refusal, WhenUnknown,
 };
 use tollkeeper::testing::{Harness, RawClient};
 use tollkeeper::wire::Request;
-use tollkeeper::{Error, Invocation, PriceDecision, PricedCapability, Quote};
+use tollkeeper::{ClientPubkey, Error, Invocation, PriceDecision, PricedCapability, Quote};
 
 use super::PRICES;
 use super::books::{self, kinds};
@@ -315,4 +316,87 @@ async fn a_thousand_free_calls_share_a_few_writes() {
     let calls = harness.ledger.free_calls(&FreeCallFilter::new(2000)).await;
     assert_eq!(calls.unwrap().len(), 1000);
     assert!(books::nothing_minted(&harness));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_paid_for_is_served_to_somebody_who_is_refused_since() {
+    let list = Scripted::new("deny", Says::Nothing);
+    let harness = harness(&[&list]).await;
+    let client = harness.client(1).explicit();
+    client.call_tool(1, "add", json!({"a": 1})).await.unwrap();
+    answers(&client).await;
+    books::settle(&harness, 0).await;
+    answers(&client).await;
+    *list.says.lock().unwrap() = Says::Refused;
+    client.call_tool(2, "add", json!({"a": 1})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["result"]);
+    client.call_tool(3, "add", json!({"a": 1})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["-32041"]);
+    assert_eq!(harness.rail.minted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_free_calls_of_a_day_survive_a_restart_and_come_back_the_next_day() {
+    let start = |crashed: Option<tollkeeper::testing::Survivors>, ledger: Arc<MemoryLedger>| async move {
+        let books = Arc::clone(&ledger) as Arc<dyn FreeCalls>;
+        let free = FreePerDay::new(books, FreeLimits::new(2, 3)).unwrap();
+        let builder = Harness::builder(&PRICES).unwrap().ledger(ledger);
+        let builder = match &crashed {
+            Some(crashed) => builder.after(crashed).unwrap(),
+            None => builder,
+        };
+        let builder = builder.payments(|payments| payments.entitlement(free));
+        builder.start().await.unwrap()
+    };
+    let ledger = Arc::new(MemoryLedger::new());
+    let before = start(None, Arc::clone(&ledger)).await;
+    let client = before.client(1);
+    client.call_tool(1, "add", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["result"]);
+    let after = start(Some(before.crash()), ledger).await;
+    let client = after.client(1);
+    for (n, expected) in [(2, "result"), (3, "payment_required")] {
+        client.call_tool(n, "add", json!({"n": n})).await.unwrap();
+        assert_eq!(kinds(&answers(&client).await), [expected]);
+    }
+    // Another key gets the last call of all of the day, and a third none.
+    for (who, expected) in [(2, "result"), (3, "payment_required")] {
+        let client = after.client(who);
+        client.call_tool(1, "add", json!({})).await.unwrap();
+        assert_eq!(kinds(&answers(&client).await), [expected]);
+    }
+    after.clock.jump(Duration::from_secs(86_400));
+    let client = after.client(1);
+    client.call_tool(9, "add", json!({"n": 9})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["result"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_and_paces_count_for_each_client() {
+    let harness = Harness::builder(&PRICES)
+        .unwrap()
+        .payments(|payments| {
+            payments
+                .entitlement(DeniedClients::new([key(1)]))
+                .entitlement(ClientPace::new(60, 2).unwrap())
+                .entitlement(AllowedClients::new([key(1), key(2)]))
+        })
+        .start()
+        .await
+        .unwrap();
+    for (who, expected) in [(1, "-32000"), (2, "result"), (3, "payment_required")] {
+        let client = harness.client(who);
+        client.call_tool(1, "add", json!({})).await.unwrap();
+        assert_eq!(kinds(&answers(&client).await), [expected], "client {who}");
+    }
+    let client = harness.client(2);
+    for n in 0..4 {
+        client.call_tool(n, "add", json!({"n": n})).await.unwrap();
+    }
+    let answers = kinds(&books::now(&client).await);
+    assert_eq!(answers, ["result", "result", "-32000", "-32000"]);
+}
+
+fn key(n: u8) -> ClientPubkey {
+    ClientPubkey::from_bytes([n; 32])
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::gate::{Listed as Price, PriceList};
 use crate::gateway::args::CheckArgs;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
+use crate::gateway::config::Entitling;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
@@ -15,6 +16,7 @@ use crate::payment::{CapabilityPattern, PricedCapability};
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let selling = config::selling(&args.selling)?;
     let prices = wire_up::price_list(&selling)?;
+    print_entitlements(&selling.entitling, args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
         return without_server(&prices, args.json);
     };
@@ -24,6 +26,22 @@ pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let verdict = hold_against(&prices, &catalogue);
     verdict.print(args.json);
     verdict.outcome()
+}
+
+/// What may let a priced call through without paying, in the order in which it is asked.
+fn print_entitlements(entitling: &Entitling, as_json: bool) {
+    for (position, (name, what)) in entitling.described().into_iter().enumerate() {
+        if as_json {
+            output::json(&json!({
+                "event": "entitlement",
+                "position": position + 1,
+                "name": name,
+                "what": what,
+            }));
+        } else {
+            output::line(&format!("entitlement {}  {name}: {what}", position + 1));
+        }
+    }
 }
 
 /// Without a server there is only the list itself to check, and that is done.

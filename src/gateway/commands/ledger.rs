@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::gateway::args::{LedgerCommand, LedgerFile};
 use crate::gateway::config::LedgerPlace;
 use crate::gateway::exit::{Failure, Outcome};
-use crate::gateway::{output, wire_up};
-use crate::ledger::{Entry, EntryFilter, EntryState, Ledger};
+use crate::gateway::{config, output, wire_up};
+use crate::ledger::{Entry, EntryFilter, EntryState, FreeCall, FreeCallFilter, Ledger};
 use crate::payment::RequestEventId;
 
 /// Entries that are read at a time.
@@ -18,6 +18,7 @@ const PAGE: usize = 500;
 pub(super) async fn run(command: &LedgerCommand) -> Outcome {
     match command {
         LedgerCommand::List { file, state } => list(file, state).await,
+        LedgerCommand::Free { file, client } => free(file, client.as_deref()).await,
         LedgerCommand::Show { id, file } => show(id, file).await,
     }
 }
@@ -52,6 +53,10 @@ async fn list(file: &LedgerFile, states: &[EntryState]) -> Outcome {
 async fn show(id: &RequestEventId, file: &LedgerFile) -> Outcome {
     let ledger = open(file)?;
     let Some(entry) = ledger.get(id).await? else {
+        if let Some(call) = ledger.free_call(id).await? {
+            print_free(&call, file.json);
+            return Ok(());
+        }
         return Err(Failure::failed(format!("there is no entry {id}")));
     };
     let mut shown = row(&entry);
@@ -75,6 +80,48 @@ async fn show(id: &RequestEventId, file: &LedgerFile) -> Outcome {
         output::line(&text);
     }
     Ok(())
+}
+
+async fn free(file: &LedgerFile, client: Option<&str>) -> Outcome {
+    let ledger = open(file)?;
+    let mut filter = FreeCallFilter::new(PAGE);
+    filter.client = client
+        .map(|text| config::client("--client", text))
+        .transpose()?;
+    loop {
+        let calls = ledger.free_calls(&filter).await?;
+        for call in &calls {
+            print_free(call, file.json);
+        }
+        match calls.last() {
+            Some(last) if calls.len() == PAGE => filter = filter.after(last),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Why a call was not to be paid for.
+fn print_free(call: &FreeCall, as_json: bool) {
+    if as_json {
+        output::json(&json!({
+            "event": "free_call",
+            "id": call.event,
+            "client": call.client,
+            "capability": call.capability,
+            "by": call.by,
+            "why": call.why,
+            "at": call.at.as_secs(),
+        }));
+    } else {
+        output::line(&format!(
+            "{}  free       {}  by {}: {}  client {}",
+            call.event.short(),
+            call.capability,
+            call.by,
+            output::harmless(&call.why),
+            call.client.short(),
+        ));
+    }
 }
 
 fn row(entry: &Entry) -> Value {
@@ -107,5 +154,5 @@ fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
             file.display()
         )));
     }
-    wire_up::ledger(&LedgerPlace::File(file))
+    Ok(wire_up::books(&LedgerPlace::File(file))?.ledger)
 }

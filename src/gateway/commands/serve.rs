@@ -16,7 +16,7 @@ use crate::gateway::call_check::ListedCalls;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint};
-use crate::gateway::{config, shutdown, wire_up};
+use crate::gateway::{config, entitling, shutdown, wire_up};
 use crate::server::{PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{Announcement, NostrServerTransport};
@@ -37,13 +37,15 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
-    let ledger = wire_up::server_ledger(&serving.ledger)?;
+    let books = wire_up::server_books(&serving.ledger)?;
     let starting = async {
         let children = Children::start(command, serving.isolation).await?;
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
-        let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
+        let entitlements = entitling::entitlements(&serving.selling.entitling, &books).await?;
+        let payments =
+            wire_up::server_payments(&serving.selling, books.ledger, check, entitlements)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         Outcome::Ok((children, transport, paid))

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::entitlements::Entitlements;
+
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
@@ -32,6 +34,7 @@ pub(super) struct File {
     price: Vec<Price>,
     pub(super) limits: Limits,
     pub(super) rails: Rails,
+    pub(super) entitlements: Entitlements,
     #[serde(skip)]
     folder: PathBuf,
 }

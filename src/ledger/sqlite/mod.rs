@@ -4,6 +4,7 @@
 //! one flush. Several processes may have the file open.
 
 mod free_calls;
+mod licence_books;
 mod moves;
 mod reader;
 mod rows;

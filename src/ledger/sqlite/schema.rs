@@ -234,7 +234,10 @@ fn install(connection: &mut Connection) -> Result<()> {
 /// Adds what a ledger of an earlier build does not have yet. An earlier build passes over these tables.
 fn add_tables(connection: &Connection) -> Result<()> {
     const HAS: &str = "SELECT 1 FROM sqlite_schema WHERE name = ?1";
-    for (table, schema) in [("free_call", super::free_calls::SCHEMA)] {
+    for (table, schema) in [
+        ("free_call", super::free_calls::SCHEMA),
+        ("licence_holder", super::licence_books::SCHEMA),
+    ] {
         let has = connection
             .prepare(HAS)
             .and_then(|mut statement| statement.exists([table]));

@@ -73,6 +73,11 @@ async fn it_conforms() {
         Arc::new(ledger)
     })
     .await;
+    conformance::licence_books(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        Arc::new(SqliteLedger::open(file(&folder)).unwrap())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,200 @@
+//! Signing secrets in a file: written by hand, by `tollkeeper licence`, or as what was fetched from an issuer.
+//!
+//! JSON: what an issuer answers when it is asked for a signing secret (`{"kid": …, "signingSecret": …}`, more fields are
+//! passed over), or a list of such. The file is as secret as what is in it.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::keys::{Key, KeySource, Keyring};
+use crate::error::{Error, Result};
+
+/// The secrets in a file, newest last.
+#[derive(Debug, Clone)]
+pub struct KeyFile(PathBuf);
+
+/// One secret with its name. Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NamedSecret {
+    pub(super) kid: String,
+    #[serde(rename = "signingSecret")]
+    pub(super) secret: String,
+    /// The secret's bytes are those of its text, unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Encoding::is_text")]
+    pub(super) encoding: Encoding,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Encoding {
+    #[default]
+    Utf8,
+    Base64,
+}
+
+impl Encoding {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_text(&self) -> bool {
+        *self == Self::Utf8
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Many(Vec<NamedSecret>),
+    One(NamedSecret),
+}
+
+impl NamedSecret {
+    fn key(&self) -> Result<Key> {
+        match self.encoding {
+            Encoding::Utf8 => Key::new(self.secret.as_bytes()),
+            Encoding::Base64 => {
+                let bytes = STANDARD
+                    .decode(&self.secret)
+                    .map_err(|_| Error::config("a signing secret is not base64, as it says"))?;
+                Key::new(&bytes)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for NamedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NamedSecret({})", self.kid)
+    }
+}
+
+impl KeyFile {
+    /// The secrets in the file at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// What is in it; nothing if there is no such file.
+    pub(super) fn read(&self) -> Result<Vec<NamedSecret>> {
+        let text = match fs::read(&self.0) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => {
+                return Err(Error::config("the file of signing secrets cannot be read")
+                    .with_source(source.kind().to_string()));
+            }
+        };
+        match serde_json::from_slice(&text) {
+            Ok(Content::Many(many)) => Ok(many),
+            Ok(Content::One(one)) => Ok(vec![one]),
+            // Its error would repeat what is in the file.
+            Err(_) => Err(Error::config(
+                "the file of signing secrets must hold a JSON list of {\"kid\": …, \"signingSecret\": …}",
+            )),
+        }
+    }
+
+    /// Adds a secret, in the place of one of the same name, and returns all. Readers see the old file or the new one.
+    pub(super) fn add(&self, secret: NamedSecret) -> Result<Vec<NamedSecret>> {
+        let mut all = self.read()?;
+        if all.contains(&secret) {
+            return Ok(all);
+        }
+        all.retain(|known| known.kid != secret.kid);
+        all.push(secret);
+        let failed = |source: io::Error| {
+            Error::config("the file of signing secrets cannot be written")
+                .with_source(source.kind().to_string())
+        };
+        let text = serde_json::to_vec_pretty(&all)
+            .map_err(|_| Error::config("the signing secrets cannot be written as JSON"))?;
+        write_private(&self.0, &text).map_err(failed)?;
+        Ok(all)
+    }
+}
+
+/// The keys of `secrets`.
+pub(super) fn ring(secrets: &[NamedSecret]) -> Result<Keyring> {
+    secrets.iter().try_fold(Keyring::new(), |ring, secret| {
+        Ok(ring.with(secret.kid.clone(), secret.key()?))
+    })
+}
+
+#[async_trait]
+impl KeySource for KeyFile {
+    async fn fetch(&self) -> Result<Keyring> {
+        let file = self.clone();
+        let read = tokio::task::spawn_blocking(move || ring(&file.read()?)).await;
+        read.unwrap_or_else(|_| Err(Error::config("the file of signing secrets cannot be read")))
+    }
+}
+
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension(format!("new-{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&draft).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()
+    });
+    let moved = written.and_then(|()| fs::rename(&draft, path));
+    if moved.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(kid: &str, text: &str) -> NamedSecret {
+        NamedSecret {
+            kid: kid.to_owned(),
+            secret: text.repeat(16),
+            encoding: Encoding::Utf8,
+        }
+    }
+
+    #[test]
+    fn secrets_are_added_kept_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let file = KeyFile::new(&path);
+        assert!(file.read().unwrap().is_empty());
+        file.add(secret("s:1", "a")).unwrap();
+        file.add(secret("s:2", "b")).unwrap();
+        file.add(secret("s:1", "c")).unwrap();
+        assert_eq!(
+            file.read().unwrap(),
+            [secret("s:2", "b"), secret("s:1", "c")]
+        );
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_an_issuer_answers_is_read_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let answer = r#"{"keyId":"9b7f","keyVersion":1,"algorithm":"HS256","signingSecret":"0123456789abcdef","kid":"s:1","verifyHint":"x"}"#;
+        fs::write(&path, answer).unwrap();
+        let ring = ring(&KeyFile::new(&path).read().unwrap()).unwrap();
+        assert_eq!(ring.names().collect::<Vec<_>>(), ["s:1"]);
+        fs::write(&path, r#"[{"kid":"s:1","secret":"hunter2hunter2hunter2"}]"#).unwrap();
+        let error = format!("{:?}", KeyFile::new(&path).read().unwrap_err());
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

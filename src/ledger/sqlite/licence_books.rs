@@ -1,0 +1,144 @@
+//! What is to be remembered about licences, in the file.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::rows::{millis, time};
+use super::{SqliteLedger, failure};
+use crate::error::Result;
+use crate::ledger::{FeedPosition, LicenceBooks, Revocation};
+use crate::payment::{ClientPubkey, Timestamp};
+
+pub(super) const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS licence_revoked (
+    issuer        TEXT NOT NULL,
+    id            TEXT NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (issuer, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS licence_revoked_expires ON licence_revoked (expires_at_ms);
+CREATE TABLE IF NOT EXISTS licence_feed (
+    issuer     TEXT PRIMARY KEY,
+    cursor     TEXT NOT NULL,
+    read_at_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS licence_holder (
+    issuer TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    client TEXT NOT NULL,
+    PRIMARY KEY (issuer, id, client)
+) STRICT, WITHOUT ROWID;
+";
+
+const NOTE: &str = "INSERT INTO licence_revoked (issuer, id, expires_at_ms) \
+     SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2) WHERE true \
+     ON CONFLICT DO UPDATE SET expires_at_ms = max(expires_at_ms, excluded.expires_at_ms)";
+
+const LIST: &str = "SELECT id, expires_at_ms FROM licence_revoked WHERE issuer = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+
+const FORGET: &str = "DELETE FROM licence_revoked WHERE (issuer, id) IN \
+     (SELECT issuer, id FROM licence_revoked WHERE expires_at_ms < ?1 LIMIT 500)";
+
+const ADMIT: &str = "INSERT OR IGNORE INTO licence_holder (issuer, id, client) SELECT ?1, ?2, ?3 \
+     WHERE (SELECT count(*) FROM (SELECT 1 FROM licence_holder WHERE issuer = ?1 AND id = ?2 LIMIT ?4)) < ?4";
+
+#[async_trait::async_trait]
+impl LicenceBooks for SqliteLedger {
+    async fn note_revoked(&self, issuer: &str, revoked: Vec<Revocation>) -> Result<()> {
+        let issuer = issuer.to_owned();
+        let batch: Vec<_> = revoked
+            .iter()
+            .map(|revoked| serde_json::json!([revoked.id, millis(revoked.expires_at)]))
+            .collect();
+        let batch = serde_json::Value::Array(batch).to_string();
+        self.write(move |connection| execute(connection, NOTE, (issuer, batch)).map(drop))
+            .await
+    }
+
+    async fn revoked(
+        &self,
+        issuer: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Revocation>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values = (
+            issuer.to_owned(),
+            after.unwrap_or_default().to_owned(),
+            limit,
+        );
+        self.read(move |connection| {
+            connection
+                .prepare_cached(LIST)?
+                .query_map(values, |row| {
+                    Ok(Revocation {
+                        id: row.get(0)?,
+                        expires_at: time(row.get(1)?),
+                    })
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    async fn forget_revoked(&self, before: Timestamp) -> Result<usize> {
+        self.write(move |connection| execute(connection, FORGET, [millis(before)]))
+            .await
+    }
+
+    async fn set_position(&self, issuer: &str, position: FeedPosition) -> Result<()> {
+        const SET: &str =
+            "INSERT OR REPLACE INTO licence_feed (issuer, cursor, read_at_ms) VALUES (?1, ?2, ?3)";
+        let issuer = issuer.to_owned();
+        let read_at = position.read_at.map(millis);
+        self.write(move |connection| {
+            execute(connection, SET, (issuer, position.cursor, read_at)).map(drop)
+        })
+        .await
+    }
+
+    async fn position(&self, issuer: &str) -> Result<Option<FeedPosition>> {
+        const GET: &str = "SELECT cursor, read_at_ms FROM licence_feed WHERE issuer = ?1";
+        let issuer = issuer.to_owned();
+        self.read(move |connection| {
+            connection
+                .prepare_cached(GET)?
+                .query_row([issuer], |row| {
+                    Ok(FeedPosition {
+                        cursor: row.get(0)?,
+                        read_at: row.get::<_, Option<i64>>(1)?.map(time),
+                    })
+                })
+                .optional()
+        })
+        .await
+    }
+
+    async fn admit_holder(
+        &self,
+        issuer: &str,
+        id: &str,
+        client: ClientPubkey,
+        most: usize,
+    ) -> Result<bool> {
+        const IS: &str =
+            "SELECT 1 FROM licence_holder WHERE issuer = ?1 AND id = ?2 AND client = ?3";
+        let holder = (issuer.to_owned(), id.to_owned(), client.to_string());
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.write(move |connection| {
+            let (issuer, id, client) = holder;
+            execute(connection, ADMIT, (&issuer, &id, &client, most))?;
+            connection
+                .prepare_cached(IS)
+                .and_then(|mut statement| statement.exists((issuer, id, client)))
+                .map_err(|e| failure(&e))
+        })
+        .await
+    }
+}
+
+fn execute(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values))
+        .map_err(|e| failure(&e))
+}
