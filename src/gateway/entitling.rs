@@ -6,7 +6,7 @@ use super::config::{Entitling, IssuerSettings, LicenceSettings, VerifyAt};
 use super::exit::{Failure, Outcome};
 use super::secrets;
 use super::wire_up::Books;
-use crate::entitlement::licence::{Issuer, IssuerApi, Key, KeyFile, Keyring, Licences, VerifyMode};
+use crate::entitlement::licence::{Issuer, IssuerApi, Key, KeyFile, Licences, VerifyMode};
 use crate::entitlement::{AllowedClients, ClientPace, DeniedClients, FreePerDay};
 use crate::ledger::{FreeCalls, LicenceBooks};
 use crate::payment::{Entitlement, WhenUnknown};
@@ -86,11 +86,14 @@ async fn issuer_of(
         .most_clients(settings.max_clients)
         .poll_every(settings.poll_every)
         .fail_closed_after(settings.fail_closed_after);
-    if let Some(secret) = secret(secrets::AICOACH_SIGNING_SECRET)? {
-        let key = Key::new(secret.trim().as_bytes())?;
-        builder = builder.keys(Keyring::new().with_unnamed(key));
-    }
     let file = settings.keys_file.as_ref().map(KeyFile::new);
+    // What was fetched once is known, whether the issuer can be reached now or not.
+    let kept = file.as_ref().map(KeyFile::load).transpose()?;
+    let mut keys = kept.unwrap_or_default();
+    if let Some(secret) = secret(secrets::AICOACH_SIGNING_SECRET)? {
+        keys = keys.with_unnamed(Key::new(secret.trim().as_bytes())?);
+    }
+    builder = builder.keys(keys);
     let api_key = secret(secrets::AICOACH_API_KEY)?;
     if let Some(url) = &settings.url {
         let key = api_key.as_deref().map(str::trim);

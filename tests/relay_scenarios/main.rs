@@ -18,6 +18,7 @@ mod duplicates;
 mod gating;
 mod hostile_server;
 mod isolation;
+mod licences;
 mod messages;
 mod money;
 mod negotiation;

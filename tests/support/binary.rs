@@ -38,6 +38,10 @@ impl Scratch {
             "TOLLKEEPER_SECRET_KEY",
             "TOLLKEEPER_LOG",
             "NWC_CONNECTION",
+            "AICOACH_SIGNING_SECRET",
+            "AICOACH_SERVER_ID",
+            "AICOACH_API_KEY",
+            "MCP_LICENSE_TOKEN",
         ] {
             command.env_remove(name);
         }

@@ -79,6 +79,15 @@ impl KeyFile {
         Self(path.into())
     }
 
+    /// The keys of the secrets that are in it; none if there is no such file. Blocks while it reads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it cannot be read or holds something else.
+    pub fn load(&self) -> Result<Keyring> {
+        ring(&self.read()?)
+    }
+
     /// What is in it; nothing if there is no such file.
     pub(super) fn read(&self) -> Result<Vec<NamedSecret>> {
         let text = match fs::read(&self.0) {
@@ -129,7 +138,7 @@ pub(super) fn ring(secrets: &[NamedSecret]) -> Result<Keyring> {
 impl KeySource for KeyFile {
     async fn fetch(&self) -> Result<Keyring> {
         let file = self.clone();
-        let read = tokio::task::spawn_blocking(move || ring(&file.read()?)).await;
+        let read = tokio::task::spawn_blocking(move || file.load()).await;
         read.unwrap_or_else(|_| Err(Error::config("the file of signing secrets cannot be read")))
     }
 }
