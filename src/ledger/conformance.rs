@@ -10,6 +10,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite of assertions")]
 
+mod accounts;
 mod free_calls;
 mod licence_books;
 
@@ -61,7 +62,8 @@ where
     one_payment_request_belongs_to_one_entry(make().await).await;
     an_answered_event_is_remembered(make().await).await;
     pruning_forgets_nothing_that_stands_for_money(make().await).await;
-    free_calls::run(make).await;
+    free_calls::run(&make).await;
+    accounts::run(make).await;
 }
 
 fn client(n: u8) -> ClientPubkey {

@@ -1,5 +1,6 @@
 //! A ledger in memory: for tests and trials. It forgets everything when the process ends, money included.
 
+mod accounts;
 mod free_calls;
 mod licence_books;
 
@@ -8,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use self::accounts::AccountBooks;
 use self::free_calls::FreeBooks;
 use self::licence_books::Licences;
 use super::{
@@ -25,6 +27,7 @@ pub struct MemoryLedger {
     books: Mutex<Books>,
     free: Mutex<FreeBooks>,
     licences: Mutex<Licences>,
+    accounts: Mutex<AccountBooks>,
 }
 
 /// The entries, and what finds them without reading all.
@@ -48,6 +51,10 @@ impl MemoryLedger {
 
     fn free(&self) -> MutexGuard<'_, FreeBooks> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn account_books(&self) -> MutexGuard<'_, AccountBooks> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn licences(&self) -> MutexGuard<'_, Licences> {

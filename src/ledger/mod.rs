@@ -4,6 +4,7 @@
 //! request is forwarded. Whatever dies in between, the row says what is owed. The moves a row can make are one pure
 //! [table](EntryState::after); the ledgers only store what it says.
 
+mod accounts;
 mod entry;
 mod free_calls;
 mod licence_books;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, Movement, MovementKind};
 pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use licence_books::{FeedPosition, LicenceBooks, Revocation};
@@ -38,7 +40,7 @@ use crate::payment::{
 ///
 /// Several instances may share one ledger: everything that decides is decided inside one of these calls.
 #[async_trait]
-pub trait Ledger: FreeCalls + Debug + Send + Sync {
+pub trait Ledger: FreeCalls + Accounts + Debug + Send + Sync {
     /// Writes a new entry in state `Quoted`, unless the request has opened or claimed one already, there is an authorization
     /// that it may claim, the same call is outstanding (explicit gating), or the limits are reached.
     ///

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, FreeCall, FreeCallFilter, FreeCalls, FreeLimits,
-    FreeSpend, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
+    Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, Movement, NewEntry, OpenLimits,
+    Opened, Retention, Standing, Transition,
 };
-use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
+use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 
 /// How a write fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -192,5 +193,51 @@ impl FreeCalls for FailingLedger {
     async fn forget_free(&self, before: Timestamp, keep: usize) -> Result<usize> {
         self.reachable()?;
         self.inner.forget_free(before, keep).await
+    }
+}
+
+#[async_trait]
+impl Accounts for FailingLedger {
+    async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn> {
+        self.write(self.inner.draw(new, at)).await
+    }
+
+    async fn credit(&self, credit: Credit) -> Result<Account> {
+        self.write(self.inner.credit(credit)).await
+    }
+
+    async fn give_back(
+        &self,
+        id: &RequestEventId,
+        response: Option<String>,
+        at: Timestamp,
+    ) -> Result<Applied> {
+        self.write(self.inner.give_back(id, response, at)).await
+    }
+
+    async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
+        self.inner.account(client, unit).await
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<(ClientPubkey, Unit)>,
+        limit: usize,
+    ) -> Result<Vec<Account>> {
+        self.inner.accounts(after, limit).await
+    }
+
+    async fn movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        self.inner.movements(client, unit, after, limit).await
+    }
+
+    async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
+        self.inner.expire_accounts(since, at).await
     }
 }

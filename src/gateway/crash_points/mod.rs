@@ -18,10 +18,11 @@ pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, FreeCall, FreeCallFilter, FreeCalls, FreeLimits,
-    FreeSpend, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
+    Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, Movement, NewEntry, OpenLimits,
+    Opened, Retention, Standing, Transition,
 };
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp};
+use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
 use crate::wire::Message;
 
@@ -218,6 +219,52 @@ impl FreeCalls for CrashingLedger {
 
     async fn forget_free(&self, before: Timestamp, keep: usize) -> Result<usize> {
         self.inner.forget_free(before, keep).await
+    }
+}
+
+#[async_trait]
+impl Accounts for CrashingLedger {
+    async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn> {
+        self.fuse.burn(self.inner.draw(new, at)).await
+    }
+
+    async fn credit(&self, credit: Credit) -> Result<Account> {
+        self.fuse.burn(self.inner.credit(credit)).await
+    }
+
+    async fn give_back(
+        &self,
+        id: &RequestEventId,
+        response: Option<String>,
+        at: Timestamp,
+    ) -> Result<Applied> {
+        self.fuse.burn(self.inner.give_back(id, response, at)).await
+    }
+
+    async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
+        self.inner.account(client, unit).await
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<(ClientPubkey, Unit)>,
+        limit: usize,
+    ) -> Result<Vec<Account>> {
+        self.inner.accounts(after, limit).await
+    }
+
+    async fn movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        self.inner.movements(client, unit, after, limit).await
+    }
+
+    async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
+        self.inner.expire_accounts(since, at).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! What a call reports is on the disk when it returns (`synchronous = FULL`), and callers that write at the same time share
 //! one flush. Several processes may have the file open.
 
+mod accounts;
 mod free_calls;
 mod licence_books;
 mod moves;

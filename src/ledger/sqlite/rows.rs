@@ -244,7 +244,7 @@ fn optional_json<T: Serialize>(value: &Option<T>) -> rusqlite::Result<Value> {
 }
 
 /// Names the column, never its content.
-fn unreadable(column: usize) -> rusqlite::Error {
+pub(super) fn unreadable(column: usize) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(
         column,
         Type::Text,

@@ -237,6 +237,7 @@ fn add_tables(connection: &Connection) -> Result<()> {
     for (table, schema) in [
         ("free_call", super::free_calls::SCHEMA),
         ("licence_holder", super::licence_books::SCHEMA),
+        ("movement", super::accounts::SCHEMA),
     ] {
         let has = connection
             .prepare(HAS)

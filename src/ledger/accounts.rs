@@ -1,0 +1,232 @@
+//! Money that clients have paid ahead: one account for each client and unit, and every movement of it, for ever.
+//!
+//! What is on an account is the sum of its movements. A movement has a name, and happens once under it, however often it is
+//! asked for: a top-up that was written down right before a crash is not credited again after it.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::{Applied, Entry, NewEntry, Opened};
+use crate::error::Result;
+use crate::payment::{
+    Amount, ClientPubkey, PayReq, PaymentRequest, RequestEventId, Settlement, Timestamp, Unit,
+};
+
+use super::Transition;
+
+/// What stands in for a payment method where a call is paid from an account.
+pub const BALANCE: &str = "balance";
+
+/// What a client has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "who has what, since when")]
+pub struct Account {
+    /// Whose it is.
+    pub client: ClientPubkey,
+    /// How much is on it.
+    pub amount: Amount,
+    /// When it was last moved.
+    pub touched_at: Timestamp,
+}
+
+/// Why an account moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MovementKind {
+    /// Money was paid ahead.
+    TopUp,
+    /// A call was paid.
+    Draw,
+    /// A call that was paid for failed.
+    GivenBack,
+    /// Nothing was moved for so long that the rest lapsed.
+    Expired,
+    /// The operator moved it.
+    Manual,
+}
+
+impl MovementKind {
+    /// The word in the books.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TopUp => "top_up",
+            Self::Draw => "draw",
+            Self::GivenBack => "given_back",
+            Self::Expired => "expired",
+            Self::Manual => "manual",
+        }
+    }
+
+    /// Reads the word in the books.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::TopUp,
+            Self::Draw,
+            Self::GivenBack,
+            Self::Expired,
+            Self::Manual,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+    }
+}
+
+/// Money that comes onto an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made field by field")]
+pub struct Credit {
+    /// Whose account.
+    pub client: ClientPubkey,
+    /// How much.
+    pub amount: Amount,
+    /// Why.
+    pub kind: MovementKind,
+    /// The name of the movement, which happens once under it.
+    pub key: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One line of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a line of a statement")]
+pub struct Movement {
+    /// Its place in the books.
+    pub number: u64,
+    /// Why.
+    pub kind: MovementKind,
+    /// Its name: of a draw or what came back, it ends in the id of the entry.
+    pub key: String,
+    /// How much went off.
+    pub off: u64,
+    /// How much came on.
+    pub on: u64,
+    /// What was on the account afterwards.
+    pub left: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The outcome of [`Accounts::draw`].
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "callers must handle each of these")]
+pub enum Drawn {
+    /// The call is paid, and claimed for its request.
+    Paid {
+        /// Its entry.
+        entry: Entry,
+        /// What is left on the account.
+        left: Amount,
+    },
+    /// There is not enough on the account; nothing was written.
+    Short,
+    /// The books do not allow an entry; nothing was written.
+    Refused(Opened),
+}
+
+/// Keeps the accounts. A part of every [`Ledger`](super::Ledger). Each method is atomic, and what it reports is durable.
+#[async_trait]
+pub trait Accounts: Debug + Send + Sync {
+    /// Pays for `new` from the account of its client: the entry is written down as settled and claimed by its own request, and
+    /// its amount goes off the account, or nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
+    async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn>;
+
+    /// Credits an account, once for each [`key`](Credit::key), and tells what is on it now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
+    async fn credit(&self, credit: Credit) -> Result<Account>;
+
+    /// Ends the entry `id` with `response`, and puts what was paid for it onto the account of its client, or neither.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
+    async fn give_back(
+        &self,
+        id: &RequestEventId,
+        response: Option<String>,
+        at: Timestamp,
+    ) -> Result<Applied>;
+
+    /// The account of `client` in `unit`; `None` if there never was one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
+    async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>>;
+
+    /// Accounts in the order of their clients and units, behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn accounts(
+        &self,
+        after: Option<(ClientPubkey, Unit)>,
+        limit: usize,
+    ) -> Result<Vec<Account>>;
+
+    /// The movements of one account behind the number `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Movement>>;
+
+    /// Takes what is left off accounts that were not moved since `since`. Returns how many lapsed; a call does a bounded amount
+    /// of work, so call again until that is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize>;
+}
+
+/// What an entry goes through that is paid from an account.
+pub(super) fn paid_at_once(entry: &Entry, at: Timestamp) -> Vec<Transition> {
+    let reference = draw_key(&entry.id);
+    let payment_request = PaymentRequest::new(
+        entry.pmi.clone(),
+        entry.amount.clone(),
+        PayReq::new(BALANCE),
+        &reference,
+    );
+    vec![
+        Transition::Issue {
+            payment_request,
+            watch_until: at,
+        },
+        Transition::Settle(Settlement::new(entry.amount.clone(), reference)),
+        Transition::Claim { by: entry.id },
+    ]
+}
+
+/// The name of the movement that pays for `entry`.
+pub(super) fn draw_key(entry: &RequestEventId) -> String {
+    format!("draw:{entry}")
+}
+
+/// The name of the movement that gives back what was paid for `entry`.
+pub(super) fn give_back_key(entry: &RequestEventId) -> String {
+    format!("back:{entry}")
+}
+
+/// Why an account cannot be moved.
+pub(super) fn too_much() -> crate::Error {
+    crate::Error::ledger("an account cannot hold so much")
+}

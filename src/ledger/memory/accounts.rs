@@ -1,0 +1,219 @@
+//! Accounts in memory.
+
+use std::collections::{BTreeMap, HashSet};
+
+use async_trait::async_trait;
+
+use super::{Books, MemoryLedger};
+use crate::error::{Error, Result};
+use crate::ledger::accounts::{draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::{
+    Account, Accounts, Applied, Credit, Drawn, Entry, Movement, MovementKind, NewEntry, Opened,
+    Transition,
+};
+use crate::payment::{Amount, ClientPubkey, RequestEventId, Timestamp, Unit};
+
+/// What is on the accounts, and how it came there.
+#[derive(Debug, Default)]
+pub(super) struct AccountBooks {
+    accounts: BTreeMap<(ClientPubkey, String), Account>,
+    movements: Vec<(ClientPubkey, Unit, Movement)>,
+    keys: HashSet<String>,
+}
+
+impl AccountBooks {
+    fn account(&self, client: &ClientPubkey, unit: &Unit) -> Option<&Account> {
+        self.accounts.get(&(*client, unit.to_string()))
+    }
+
+    fn on(&self, client: &ClientPubkey, unit: &Unit) -> u64 {
+        self.account(client, unit)
+            .map_or(0, |account| account.amount.value())
+    }
+
+    /// Moves an account to `left`, unless a movement of that name was made before.
+    fn move_to(&mut self, left: u64, moved: &Credit) -> Result<Account> {
+        let Credit {
+            client,
+            amount,
+            kind,
+            key,
+            at,
+        } = moved;
+        let unit = amount.unit();
+        let before = self.on(client, unit);
+        let left_amount = match left {
+            0 => Amount::zero(unit.clone()),
+            left => Amount::new(left, unit.clone())?,
+        };
+        let account = Account {
+            client: *client,
+            amount: left_amount,
+            touched_at: *at,
+        };
+        self.keys.insert(key.clone());
+        self.accounts
+            .insert((*client, unit.to_string()), account.clone());
+        let movement = Movement {
+            number: self.movements.len() as u64 + 1,
+            kind: *kind,
+            key: key.clone(),
+            off: before.saturating_sub(left),
+            on: left.saturating_sub(before),
+            left,
+            at: *at,
+        };
+        self.movements.push((*client, unit.clone(), movement));
+        Ok(account)
+    }
+
+    fn credit(&mut self, credit: &Credit) -> Result<Account> {
+        let on = self.on(&credit.client, credit.amount.unit());
+        if let (true, Some(account)) = (
+            self.keys.contains(&credit.key),
+            self.account(&credit.client, credit.amount.unit()),
+        ) {
+            return Ok(account.clone());
+        }
+        let left = on.checked_add(credit.amount.value()).ok_or_else(too_much)?;
+        self.move_to(left, credit)
+    }
+}
+
+#[async_trait]
+impl Accounts for MemoryLedger {
+    async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn> {
+        let mut books = self.books();
+        let mut accounts = self.account_books();
+        let on = accounts.on(&new.client, new.amount.unit());
+        let Some(left) = on.checked_sub(new.amount.value()) else {
+            return Ok(Drawn::Short);
+        };
+        if let Some(opened) = books.refusal(&new) {
+            return Ok(Drawn::Refused(opened));
+        }
+        let quoted = Entry::quoted(new);
+        let Applied::Moved(entry) = quoted.make_all(paid_at_once(&quoted, at), at) else {
+            return Err(Error::ledger("an entry cannot be paid"));
+        };
+        let taken = Credit {
+            client: entry.client,
+            amount: entry.amount.clone(),
+            kind: MovementKind::Draw,
+            key: draw_key(&entry.id),
+            at,
+        };
+        let left = accounts.move_to(left, &taken)?.amount;
+        books.put(&entry);
+        Ok(Drawn::Paid { entry, left })
+    }
+
+    async fn credit(&self, credit: Credit) -> Result<Account> {
+        self.account_books().credit(&credit)
+    }
+
+    async fn give_back(
+        &self,
+        id: &RequestEventId,
+        response: Option<String>,
+        at: Timestamp,
+    ) -> Result<Applied> {
+        let mut books = self.books();
+        let mut accounts = self.account_books();
+        let entry = books
+            .entries
+            .get(id)
+            .ok_or_else(|| Error::ledger("no such entry"))?;
+        let applied = entry.make_all(vec![Transition::Deliver { response }], at);
+        if let Applied::Moved(moved) = &applied {
+            accounts.credit(&Credit {
+                client: moved.client,
+                amount: moved.amount.clone(),
+                kind: MovementKind::GivenBack,
+                key: give_back_key(id),
+                at,
+            })?;
+            books.put(moved);
+        }
+        Ok(applied)
+    }
+
+    async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
+        Ok(self.account_books().account(client, unit).cloned())
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<(ClientPubkey, Unit)>,
+        limit: usize,
+    ) -> Result<Vec<Account>> {
+        let after = after.map(|(client, unit)| (client, unit.to_string()));
+        let accounts = self.account_books();
+        let listed = accounts
+            .accounts
+            .iter()
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+            .take(limit);
+        Ok(listed.map(|(_, account)| account.clone()).collect())
+    }
+
+    async fn movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        let accounts = self.account_books();
+        let listed = accounts
+            .movements
+            .iter()
+            .filter(|(of, in_unit, m)| of == client && in_unit == unit && m.number > after)
+            .take(limit);
+        Ok(listed.map(|(.., movement)| movement.clone()).collect())
+    }
+
+    async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
+        let mut accounts = self.account_books();
+        let lapsed: Vec<Account> = accounts
+            .accounts
+            .values()
+            .filter(|account| account.touched_at < since && account.amount.value() > 0)
+            .cloned()
+            .collect();
+        for account in &lapsed {
+            let unit = account.amount.unit();
+            let taken = Credit {
+                client: account.client,
+                amount: account.amount.clone(),
+                kind: MovementKind::Expired,
+                key: format!("expired:{}:{unit}:{}", account.client, at.as_millis()),
+                at,
+            };
+            accounts.move_to(0, &taken)?;
+        }
+        Ok(lapsed.len())
+    }
+}
+
+impl Books {
+    /// Why no entry can be opened for `new`, whatever the limits.
+    fn refusal(&self, new: &NewEntry) -> Option<Opened> {
+        if let Some(entry) = self.of_event(&new.id) {
+            return Some(Opened::Exists(entry.clone()));
+        }
+        let of_call = self.of_call(new.client, new.identity);
+        if of_call
+            .iter()
+            .any(|e| e.is_claimable_under(new.interaction))
+        {
+            return Some(Opened::Authorized);
+        }
+        let outstanding = of_call
+            .into_iter()
+            .find(|entry| entry.state.is_open_offer() && entry.interaction == new.interaction);
+        outstanding
+            .filter(|_| new.interaction == crate::payment::PaymentInteraction::ExplicitGating)
+            .map(|entry| Opened::Outstanding(entry.clone()))
+    }
+}
