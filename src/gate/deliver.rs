@@ -41,10 +41,10 @@ impl Gate {
             return self.send_free(to, &call, outbound).await;
         };
         if outbound.handler_lost {
-            if self.keeps_on_failure(&entry).await {
-                self.finish(&entry, &outbound.message).await;
-            } else {
-                self.restore(&entry, "the handler was lost").await;
+            match self.on_failure(&entry).await {
+                OnFailure::Keep => self.finish(&entry, &outbound.message).await,
+                OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
+                _ => self.restore(&entry, "the handler was lost").await,
             }
             self.open_calls.remove(&to.event);
             return self.transport.send(to, outbound).await;
@@ -93,12 +93,36 @@ impl Gate {
         }
     }
 
-    async fn keeps_on_failure(&self, entry: &RequestEventId) -> bool {
+    /// What becomes of the payment of `entry` when its handler was lost, as the price list says.
+    async fn on_failure(&self, entry: &RequestEventId) -> OnFailure {
         let Ok(Some(Entry { capability, .. })) = self.ledger.get(entry).await else {
-            return false;
+            return OnFailure::default();
         };
         let mut entries = self.prices.entries().iter();
-        entries.any(|e| e.on_failure == OnFailure::Keep && e.capability.to_string() == capability)
+        entries
+            .find(|entry| entry.capability.to_string() == capability)
+            .map_or_else(OnFailure::default, |entry| entry.on_failure)
+    }
+
+    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written, the right to the call
+    /// comes back at the next start.
+    async fn give_back(&self, entry: &RequestEventId, message: &Message) {
+        let json = message.to_json();
+        let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
+        match self
+            .ledger
+            .give_back(entry, response, self.clock.now())
+            .await
+        {
+            Ok(Applied::Moved(entry)) => {
+                log_money(&entry, "failed; what was paid is on the client's account");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(
+                %entry, error = &error as &dyn std::error::Error,
+                "what was paid for a failed call could not be given back; the next start restores the call"
+            ),
+        }
     }
 
     /// The tags that a response calls for: `cap` for what a list lists (N-20), and the disclosure of the interaction.

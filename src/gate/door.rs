@@ -189,7 +189,10 @@ impl Gate {
             return self.refuse_call(&knock, refusal).await;
         }
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => self.quote(knock, quote).await,
+            Ok(PriceDecision::Quote(quote)) => match self.draw(knock, quote).await? {
+                Some((knock, quote)) => self.quote(knock, quote).await,
+                None => Ok(()),
+            },
             Ok(PriceDecision::Waive) => {
                 let event = knock.origin.event;
                 if self.ledger.note_answered(&event, self.clock.now()).await?

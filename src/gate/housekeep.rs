@@ -59,6 +59,11 @@ impl Gate {
         let (free_calls_for, free_calls) = self.settings.keep_free_calls;
         let before = self.clock.now().minus(free_calls_for);
         let rows = self.ledger.prune(retention).await?;
-        Ok(rows + self.ledger.forget_free(before, free_calls).await?)
+        let mut rows = rows + self.ledger.forget_free(before, free_calls).await?;
+        if let Some(idle) = self.settings.balances_lapse_after {
+            let now = self.clock.now();
+            rows += self.ledger.expire_accounts(now.minus(idle), now).await?;
+        }
+        Ok(rows)
     }
 }

@@ -14,6 +14,7 @@ mod waive;
 
 // A price is named and asked for.
 mod demand;
+mod draw;
 mod issue;
 mod mint;
 mod pick_processor;
@@ -89,6 +90,10 @@ pub struct GateSettings {
     pub watch_grace: Duration,
     /// How long `resolve_price` may take.
     pub price_timeout: Duration,
+    /// Whether clients may pay ahead, and calls are paid from what they have.
+    pub balances: bool,
+    /// After how long without a movement the rest of an account lapses; never if `None`.
+    pub balances_lapse_after: Option<Duration>,
     /// How long an entitlement may take.
     pub entitlement_timeout: Duration,
     /// How long a processor may take to make a payment request, or to answer a question about one.
@@ -117,6 +122,8 @@ impl Default for GateSettings {
             settlement_grace: Duration::from_secs(30),
             watch_grace: Duration::from_secs(3600),
             price_timeout: Duration::from_secs(5),
+            balances: false,
+            balances_lapse_after: None,
             entitlement_timeout: Duration::from_secs(3),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),

@@ -8,7 +8,7 @@ use super::Gate;
 use super::door::Knock;
 use crate::error::Result;
 use crate::ledger::{Entry, NewEntry, Opened};
-use crate::payment::{PaymentInteraction, PaymentProcessor, Quote};
+use crate::payment::{PaymentInteraction, Pmi, Quote};
 use crate::wire::{ENTITLEMENTS_KEY, Message};
 
 impl Gate {
@@ -33,7 +33,7 @@ impl Gate {
             self.refuse_at_capacity(&knock).await;
             return Ok(());
         }
-        let new = self.new_entry(&knock, quote, &processor);
+        let new = self.new_entry(&knock, quote, processor.pmi());
         loop {
             return match self.ledger.open(new.clone(), self.settings.limits).await? {
                 Opened::New(entry) => self.issue(knock, entry, processor).await,
@@ -73,12 +73,7 @@ impl Gate {
         Ok(())
     }
 
-    fn new_entry(
-        &self,
-        knock: &Knock,
-        quote: Quote,
-        processor: &Arc<dyn PaymentProcessor>,
-    ) -> NewEntry {
+    pub(super) fn new_entry(&self, knock: &Knock, quote: Quote, pmi: &Pmi) -> NewEntry {
         let now = self.clock.now();
         let interaction = knock.negotiated.effective;
         let description = quote
@@ -94,7 +89,7 @@ impl Gate {
             identity: knock.invocation.identity,
             capability: knock.listed.capability.to_string(),
             interaction,
-            pmi: processor.pmi().clone(),
+            pmi: pmi.clone(),
             amount: quote.amount,
             description,
             meta: told(quote.meta, &knock.invocation.entitlements),

@@ -18,7 +18,7 @@ use crate::wire::{PaymentAcceptedParams, PaymentNotification};
 const SETTLED_AT_ONCE: usize = 512;
 
 /// How long the client's notice may hold up the call that it paid for.
-const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Acts on what the watch learns until the gate closes.
 pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>) {

@@ -101,6 +101,8 @@ pub enum OnFailure {
     Restore,
     /// The payment is used up.
     Keep,
+    /// What was paid goes onto the client's account: only where clients may pay ahead.
+    Credit,
 }
 
 /// A capability with its price: an entry of the price list.

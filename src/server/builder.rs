@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::gate::{GateSettings, PriceList};
-use crate::ledger::{Ledger, MemoryLedger, OpenLimits};
+use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, PaymentInteractionPolicy, PaymentProcessor, PricedCapability,
-    ResolvePrice, StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
+    PricedCapability, ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -145,6 +145,12 @@ impl ServerPaymentsBuilder {
         self
     }
 
+    /// Lets clients pay ahead: a call is paid from its client's account if there is enough on it.
+    pub fn balances(mut self, allowed: bool) -> Self {
+        self.settings.balances = allowed;
+        self
+    }
+
     /// Shows handlers who calls, as `params._meta.clientPubkey` (CEP-16).
     pub fn inject_client_pubkey(mut self, inject: bool) -> Self {
         self.settings.inject_client_pubkey = inject;
@@ -180,6 +186,19 @@ impl ServerPaymentsBuilder {
                 return Err(Error::config(format!(
                     "two processors for the payment method {}",
                     processor.pmi()
+                )));
+            }
+        }
+        if self.processors.iter().any(|p| p.pmi().as_str() == BALANCE) {
+            return Err(Error::config(format!(
+                "the payment method {BALANCE} is what calls are paid by from an account"
+            )));
+        }
+        for entry in prices.entries() {
+            if entry.on_failure == OnFailure::Credit && !self.settings.balances {
+                return Err(Error::config(format!(
+                    "{} is to be credited on failure, but clients have no accounts here",
+                    entry.capability
                 )));
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{AT, LATER, client, entry, event, identity, moved, sats};
 use crate::ledger::{
-    Accounts, Applied, BALANCE, Caller, Credit, Drawn, EntryState, Ledger, MovementKind, NewEntry,
-    Opened, Transition,
+    Applied, BALANCE, Caller, Credit, Drawn, EntryState, Ledger, MovementKind, NewEntry, Opened,
+    Transition,
 };
 use crate::payment::{PaymentInteraction, RequestEventId, Unit};
 
