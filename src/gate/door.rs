@@ -114,6 +114,16 @@ impl Gate {
                 })
                 .await;
             }
+            PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
+                let gate = Arc::clone(self);
+                self.in_a_task(async move {
+                    let text = "this is only sold over an encrypted connection";
+                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
+                    gate.answer_error(&request.id, &origin.reply_to, &error)
+                        .await;
+                })
+                .await;
+            }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Knock {
                     request,

@@ -38,6 +38,8 @@ pub(super) enum Command {
     Relay(RelayArgs),
     /// Show which rule prices what, and what is left free
     Check(CheckArgs),
+    /// Issue, list and take back licences of our own
+    Licence(LicenceArgs),
     /// Read the books
     Ledger(LedgerArgs),
 }
@@ -227,6 +229,60 @@ pub(super) struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct LicenceArgs {
+    #[command(subcommand)]
+    pub(super) command: LicenceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LicenceCommand {
+    /// Issue a licence to one client, and print it
+    Issue {
+        #[command(flatten)]
+        file: LicenceFile,
+        /// The client that alone can use it (npub or hex)
+        #[arg(long, value_name = "KEY")]
+        client: String,
+        /// For how many days
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+        /// What it is good for, such as 'tool:*'; may be repeated [default: everything]
+        #[arg(long, value_name = "CAPABILITY")]
+        covers: Vec<String>,
+    },
+    /// Take a licence back
+    Revoke {
+        /// Its name
+        id: String,
+        #[command(flatten)]
+        file: LicenceFile,
+    },
+    /// List the licences that were issued
+    List {
+        #[command(flatten)]
+        file: LicenceFile,
+    },
+    /// Make a new signing key; licences of earlier keys still count
+    Rotate {
+        #[command(flatten)]
+        file: LicenceFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LicenceFile {
+    /// The file of the server's ledger [default: tollkeeper.db]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ledger: Option<PathBuf>,
+    /// A file with the server's secret key (nsec or hex) [default: beside the ledger]
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_key_file: Option<PathBuf>,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     pub(super) command: LedgerCommand,
@@ -249,6 +305,17 @@ pub(super) enum LedgerCommand {
         /// Only this client (npub or hex)
         #[arg(long, value_name = "KEY")]
         client: Option<String>,
+    },
+    /// List what clients have paid ahead, or how the account of one client moved
+    Balance {
+        #[command(flatten)]
+        file: LedgerFile,
+        /// The statement of this client (npub or hex)
+        #[arg(long, value_name = "KEY")]
+        client: Option<String>,
+        /// In this unit
+        #[arg(long, value_name = "UNIT", default_value = "sats")]
+        unit: crate::payment::Unit,
     },
     /// Show one entry and its history, or why a call was free
     Show {

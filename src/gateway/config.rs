@@ -4,6 +4,7 @@
 
 mod entitlements;
 mod file;
+mod goods;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::transport::nostr::{EncryptionMode, ServerInfo};
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
+pub(super) use self::goods::{BalanceSettings, SaleSettings};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -36,6 +38,10 @@ pub(super) struct Selling {
     pub(super) limits: OpenLimits,
     /// What lets calls through without paying.
     pub(super) entitling: Entitling,
+    /// How clients pay ahead, if they may.
+    pub(super) balance: Option<BalanceSettings>,
+    /// How licences are sold, if they are.
+    pub(super) licence_sale: Option<SaleSettings>,
     /// The fake rail was allowed.
     pub(super) fake: bool,
 }
@@ -191,6 +197,16 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
         entitling: entitlements::merge(args, file)?,
+        balance: file
+            .balance
+            .as_ref()
+            .map(|written| written.read())
+            .transpose()?,
+        licence_sale: file
+            .licence_sale
+            .as_ref()
+            .map(|written| written.read())
+            .transpose()?,
         fake: args.allow_fake,
     })
 }

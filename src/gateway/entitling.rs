@@ -1,20 +1,26 @@
 //! From what was set up to the entitlements that the server asks, in their order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config::{Entitling, IssuerSettings, LicenceSettings, VerifyAt};
 use super::exit::{Failure, Outcome};
+use super::own_licences::{self, OwnLicences};
 use super::secrets;
 use super::wire_up::Books;
-use crate::entitlement::licence::{Issuer, IssuerApi, Key, KeyFile, Licences, VerifyMode};
+use crate::entitlement::licence::{Issuer, IssuerApi, Key, KeyFile, Licences, OwnFeed, VerifyMode};
 use crate::entitlement::{AllowedClients, ClientPace, DeniedClients, FreePerDay};
 use crate::ledger::{FreeCalls, LicenceBooks};
 use crate::payment::{Entitlement, WhenUnknown};
+
+/// How often the ledger is asked which of our own licences were taken back.
+const OWN_FEED_EVERY: Duration = Duration::from_secs(10);
 
 /// The entitlements, in their order.
 pub(super) async fn entitlements(
     entitling: &Entitling,
     books: &Books,
+    own: Option<&OwnLicences>,
 ) -> Outcome<Vec<Arc<dyn Entitlement>>> {
     let mut asked: Vec<Arc<dyn Entitlement>> = Vec::new();
     for name in &entitling.order {
@@ -34,7 +40,7 @@ pub(super) async fn entitlements(
             }
             _ => {
                 if let Some(settings) = &entitling.licence {
-                    asked.push(Arc::new(licences(settings, &books.licences).await?));
+                    asked.push(Arc::new(licences(settings, &books.licences, own).await?));
                 }
             }
         }
@@ -42,8 +48,15 @@ pub(super) async fn entitlements(
     Ok(asked)
 }
 
-async fn licences(settings: &LicenceSettings, books: &Arc<dyn LicenceBooks>) -> Outcome<Licences> {
+async fn licences(
+    settings: &LicenceSettings,
+    books: &Arc<dyn LicenceBooks>,
+    own: Option<&OwnLicences>,
+) -> Outcome<Licences> {
     let mut issuers = Vec::new();
+    if let Some(own) = own.filter(|_| settings.own) {
+        issuers.push(own_issuer(own, books).await?);
+    }
     for issuer in &settings.issuers {
         let started = issuer_of(issuer, settings.issuers.len() == 1, books).await;
         issuers.push(started.map_err(|failure| {
@@ -63,6 +76,21 @@ async fn licences(settings: &LicenceSettings, books: &Arc<dyn LicenceBooks>) -> 
         .required(settings.required)
         .telling_handlers(settings.tell_handler)
         .when_unknown(when))
+}
+
+/// Ourselves: keys from the file beside the ledger, revocations from the ledger.
+async fn own_issuer(own: &OwnLicences, books: &Arc<dyn LicenceBooks>) -> Outcome<Issuer> {
+    let feed = OwnFeed::new(Arc::clone(books));
+    let issuer = Issuer::builder(own_licences::ISSUER, &own.server_id)
+        .keys(own.keys.load()?)
+        .key_source(Arc::new(own.keys.clone()))
+        .feed(Arc::new(feed))
+        .poll_every(OWN_FEED_EVERY)
+        .start(Arc::clone(books))
+        .await?;
+    // Nothing that was taken back counts again, not even in the first second.
+    issuer.read_feed().await?;
+    Ok(issuer)
 }
 
 /// Starts one issuer. What the environment holds is meant for the only one, or for AI Coach.

@@ -23,6 +23,8 @@ mod crash_points;
 mod call_check;
 mod child;
 mod entitling;
+mod goods;
+mod own_licences;
 
 // One file per command.
 mod commands;

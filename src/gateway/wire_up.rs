@@ -1,6 +1,7 @@
 //! From what was asked for to what works: keys, transports, ledgers, rails.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use super::config::{self, LedgerPlace, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
 use super::exit::{Failure, Outcome};
+use super::goods::{self, Goods};
 use super::{home, secrets};
 use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
-use crate::payment::{BearerToken, Entitlement};
+use crate::payment::{BearerToken, Entitlement, PricedCapability, StaticPrice};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
-use crate::server::{ServerPayments, ServerPaymentsBuilder};
+use crate::server::{ServerPayments, ServerPaymentsBuilder, TopUpPrice};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
@@ -78,10 +80,15 @@ pub(super) fn server_books(place: &LedgerPlace) -> Outcome<Books> {
 
 /// The key that a server signs with: from the environment, else from a file, which is made if need be.
 pub(super) fn server_keys(serving: &Serving) -> Outcome<NostrKeys> {
+    keys_of_server(serving.key.as_deref(), &serving.ledger)
+}
+
+/// The same for a server of which no more is known than where its key and its ledger are.
+pub(super) fn keys_of_server(file: Option<&Path>, ledger: &LedgerPlace) -> Outcome<NostrKeys> {
     if let Some(keys) = keys_from_environment()? {
         return Ok(keys);
     }
-    match serving.key.clone().or_else(|| serving.ledger.key_file()) {
+    match file.map(Path::to_owned).or_else(|| ledger.key_file()) {
         Some(file) => Ok(home::key(&file)?),
         None => {
             tracing::warn!("the key of this run is kept nowhere: the next run has another one");
@@ -121,15 +128,22 @@ pub(super) fn server_payments(
     ledger: Arc<dyn Ledger>,
     check: Option<ListedCalls>,
     entitlements: Vec<Arc<dyn Entitlement>>,
+    goods: &Arc<Goods>,
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
-        .prices(selling.prices.clone())
+        .prices(all_prices(selling)?)
+        .balances(selling.balance.is_some())
+        .check_call(goods::check_call(Arc::clone(goods), check))
         .ledger(ledger)
         .payment_ttl(selling.payment_ttl)
         .interaction(selling.interaction)
         .limits(selling.limits);
-    if let Some(check) = check {
-        builder = builder.check_call(check);
+    if let Some(settings) = &selling.balance {
+        let lapses = settings.lapses_after;
+        builder = builder.settings(|rules| rules.balances_lapse_after = lapses);
+    }
+    if let Some(top_up) = &goods.top_up {
+        builder = builder.resolve_price(TopUpPrice::new(top_up.clone(), StaticPrice));
     }
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
@@ -151,8 +165,20 @@ fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
 
 /// The price list, with every mistake that can be seen without a server.
 pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
-    PriceList::new(selling.prices.clone())
-        .map_err(|error| Failure::usage(format!("price: {error}")))
+    PriceList::new(all_prices(selling)?).map_err(|error| Failure::usage(format!("price: {error}")))
+}
+
+/// What is priced: what was asked for, and what the server sells itself.
+fn all_prices(selling: &Selling) -> Outcome<Vec<PricedCapability>> {
+    let mut prices = selling.prices.clone();
+    if let Some(settings) = &selling.balance {
+        let nothing = Books::kept_in(MemoryLedger::new());
+        prices.push(goods::top_up_tool(settings, &nothing)?.priced()?);
+    }
+    if let Some(settings) = &selling.licence_sale {
+        prices.push(settings.priced()?);
+    }
+    Ok(prices)
 }
 
 /// The client's end of the relays, ready for requests.

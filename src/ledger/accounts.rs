@@ -188,6 +188,18 @@ pub trait Accounts: Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Movement>>;
 
+    /// The latest movements of one account, newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn latest_movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        limit: usize,
+    ) -> Result<Vec<Movement>>;
+
     /// Takes what is left off accounts that were not moved since `since`. Returns how many lapsed; a call does a bounded amount
     /// of work, so call again until that is 0.
     ///

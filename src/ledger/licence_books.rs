@@ -27,6 +27,26 @@ pub struct FeedPosition {
     pub read_at: Option<Timestamp>,
 }
 
+/// A licence of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made field by field")]
+pub struct IssuedLicence {
+    /// Its name.
+    pub id: String,
+    /// Who alone can use it.
+    pub holder: ClientPubkey,
+    /// The purchase that it came of.
+    pub purchase: String,
+    /// What it is good for, as capabilities divided by spaces; everything if empty.
+    pub capabilities: String,
+    /// When it began.
+    pub issued_at: Timestamp,
+    /// When it runs out.
+    pub expires_at: Timestamp,
+    /// When it was taken back, and as the how-manieth, from 1.
+    pub revoked: Option<(Timestamp, u64)>,
+}
+
 /// Keeps what must not be forgotten about licences. Each method is atomic, and what it reports is durable.
 #[async_trait]
 pub trait LicenceBooks: Debug + Send + Sync {
@@ -82,4 +102,32 @@ pub trait LicenceBooks: Debug + Send + Sync {
         client: ClientPubkey,
         most: usize,
     ) -> Result<bool>;
+
+    /// Writes down that a licence was issued. One that is known by its name stays as it is, and is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn note_issued(&self, licence: IssuedLicence) -> Result<IssuedLicence>;
+
+    /// Takes a licence back; `None` if there is none of that name. One that was taken back before stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn take_back(&self, id: &str, at: Timestamp) -> Result<Option<IssuedLicence>>;
+
+    /// Licences that were issued, in the order of their names, behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn issued(&self, after: Option<&str>, limit: usize) -> Result<Vec<IssuedLicence>>;
+
+    /// Licences that were taken back, in that order, behind the `after`th, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn taken_back(&self, after: u64, limit: usize) -> Result<Vec<IssuedLicence>>;
 }

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, Movement, MovementKind};
 pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
-pub use licence_books::{FeedPosition, LicenceBooks, Revocation};
+pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;

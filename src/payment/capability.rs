@@ -120,6 +120,8 @@ pub struct PricedCapability {
     /// Whether entitlements are asked. Not for what is as good as money: a licence that covers every tool must not buy
     /// another licence.
     pub waivable: bool,
+    /// Whether it is sold only where nobody else can read along: for what hands out secrets.
+    pub confidential: bool,
 }
 
 impl PricedCapability {
@@ -132,6 +134,7 @@ impl PricedCapability {
             description: None,
             on_failure: OnFailure::default(),
             waivable: true,
+            confidential: false,
         }
     }
 
@@ -139,6 +142,13 @@ impl PricedCapability {
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.description = Some(description.into());
+        self
+    }
+
+    /// Is sold only where nobody else can read along.
+    #[must_use]
+    pub fn only_encrypted(mut self) -> Self {
+        self.confidential = true;
         self
     }
 

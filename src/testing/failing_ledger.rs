@@ -237,6 +237,15 @@ impl Accounts for FailingLedger {
         self.inner.movements(client, unit, after, limit).await
     }
 
+    async fn latest_movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        self.inner.latest_movements(client, unit, limit).await
+    }
+
     async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
         self.inner.expire_accounts(since, at).await
     }

@@ -88,6 +88,42 @@ impl KeyFile {
         ring(&self.read()?)
     }
 
+    /// The newest key of `server_id`, with its version; `None` if there is none. Blocks while it reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn newest(&self, server_id: &str) -> Result<Option<(u32, Key)>> {
+        let versions = self.read()?.into_iter().filter_map(|secret| {
+            let (server, version) = secret.kid.rsplit_once(':')?;
+            (server == server_id).then_some(())?;
+            Some((version.parse::<u32>().ok()?, secret))
+        });
+        let newest = versions.max_by_key(|(version, _)| *version);
+        newest
+            .map(|(version, secret)| Ok((version, secret.key()?)))
+            .transpose()
+    }
+
+    /// Adds a new key of `server_id`, made of `secret`; new licences are signed with it, older ones still verify. Blocks while it
+    /// writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and when it cannot be written.
+    pub fn rotate(&self, server_id: &str, secret: &str) -> Result<u32> {
+        super::check_server_id(server_id)?;
+        let version = self.newest(server_id)?.map_or(0, |(version, _)| version) + 1;
+        let secret = NamedSecret {
+            kid: format!("{server_id}:{version}"),
+            secret: secret.to_owned(),
+            encoding: Encoding::Utf8,
+        };
+        secret.key()?;
+        self.add(secret)?;
+        Ok(version)
+    }
+
     /// What is in it; nothing if there is no such file.
     pub(super) fn read(&self) -> Result<Vec<NamedSecret>> {
         let text = match fs::read(&self.0) {

@@ -97,7 +97,9 @@ fn hold_against<'a>(prices: &PriceList, catalogue: &'a Catalogue) -> Verdict<'a>
             // A price on a whole method needs no item that is listed, only a server that knows the method.
             let whole = entry.capability.name.is_none()
                 || crate::wire::method::listing(&list_of(&entry.capability.method)).is_none();
-            !(used || whole && catalogue.declares(&entry.capability.method))
+            // What the server sells itself is not on the child's lists.
+            let own = !entry.waivable;
+            !(own || used || whole && catalogue.declares(&entry.capability.method))
         })
         .cloned()
         .collect();

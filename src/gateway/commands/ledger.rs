@@ -10,7 +10,7 @@ use crate::gateway::config::LedgerPlace;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::{config, output, wire_up};
 use crate::ledger::{Entry, EntryFilter, EntryState, FreeCall, FreeCallFilter, Ledger};
-use crate::payment::RequestEventId;
+use crate::payment::{RequestEventId, Unit};
 
 /// Entries that are read at a time.
 const PAGE: usize = 500;
@@ -19,6 +19,10 @@ pub(super) async fn run(command: &LedgerCommand) -> Outcome {
     match command {
         LedgerCommand::List { file, state } => list(file, state).await,
         LedgerCommand::Free { file, client } => free(file, client.as_deref()).await,
+        LedgerCommand::Balance { file, client, unit } => match client {
+            Some(client) => statement(file, client, unit).await,
+            None => balances(file).await,
+        },
         LedgerCommand::Show { id, file } => show(id, file).await,
     }
 }
@@ -80,6 +84,70 @@ async fn show(id: &RequestEventId, file: &LedgerFile) -> Outcome {
         output::line(&text);
     }
     Ok(())
+}
+
+async fn balances(file: &LedgerFile) -> Outcome {
+    let ledger = open(file)?;
+    let mut after = None;
+    loop {
+        let accounts = ledger.accounts(after, PAGE).await?;
+        for account in &accounts {
+            if file.json {
+                output::json(&json!({
+                    "event": "account",
+                    "client": account.client,
+                    "amount": account.amount.value(),
+                    "unit": account.amount.unit(),
+                    "touched_at": account.touched_at.as_secs(),
+                }));
+            } else {
+                output::line(&format!("{}  {}", account.client, account.amount));
+            }
+        }
+        match accounts.last() {
+            Some(last) if accounts.len() == PAGE => {
+                after = Some((last.client, last.amount.unit().clone()));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+async fn statement(file: &LedgerFile, client: &str, unit: &Unit) -> Outcome {
+    let client = config::client("--client", client)?;
+    let ledger = open(file)?;
+    let mut after = 0;
+    loop {
+        let movements = ledger.movements(&client, unit, after, PAGE).await?;
+        for movement in &movements {
+            let (kind, on, off) = (movement.kind.as_str(), movement.on, movement.off);
+            if file.json {
+                output::json(&json!({
+                    "event": "movement",
+                    "number": movement.number,
+                    "kind": kind,
+                    "key": movement.key,
+                    "on": on,
+                    "off": off,
+                    "left": movement.left,
+                    "unit": unit,
+                    "at": movement.at.as_secs(),
+                }));
+            } else {
+                let change = if off > 0 {
+                    format!("-{off}")
+                } else {
+                    format!("+{on}")
+                };
+                let left = movement.left;
+                output::line(&format!("{kind:10}  {change:>12}  {left:>12} {unit}"));
+            }
+        }
+        match movements.last() {
+            Some(last) if movements.len() == PAGE => after = last.number,
+            _ => return Ok(()),
+        }
+    }
 }
 
 async fn free(file: &LedgerFile, client: Option<&str>) -> Outcome {

@@ -3,6 +3,7 @@
 // Selling.
 mod check;
 mod ledger;
+mod licence;
 mod serve;
 
 // Buying.
@@ -30,6 +31,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Inspect(args) => inspect::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
         Command::Check(args) => check::run(&args).await,
+        Command::Licence(args) => licence::run(&args.command).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
     }
 }

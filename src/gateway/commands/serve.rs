@@ -14,10 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::gateway::args::ServeArgs;
 use crate::gateway::call_check::ListedCalls;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
+use crate::gateway::config::{LedgerPlace, Serving};
 use crate::gateway::exit::{Failure, Outcome};
+use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
+use crate::gateway::own_licences::OwnLicences;
 use crate::gateway::{config, entitling, shutdown, wire_up};
-use crate::server::{PaidServer, with_server_payments};
+use crate::payment::ServerPubkey;
+use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{Announcement, NostrServerTransport};
 use crate::wire::{method, raw};
@@ -43,14 +47,19 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
-        let entitlements = entitling::entitlements(&serving.selling.entitling, &books).await?;
+        let own = own_licences(&serving, &books, pubkey)?;
+        let catalogue = Arc::clone(&children.catalogue().borrow());
+        let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
+        let goods = Arc::new(goods);
+        let entitling = &serving.selling.entitling;
+        let entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
         let payments =
-            wire_up::server_payments(&serving.selling, books.ledger, check, entitlements)?;
+            wire_up::server_payments(&serving.selling, books.ledger, check, entitlements, &goods)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
-        Outcome::Ok((children, transport, paid))
+        Outcome::Ok((children, transport, paid, goods))
     };
-    let (children, transport, paid) = tokio::select! {
+    let (children, transport, paid, goods) = tokio::select! {
         started = starting => started?,
         () = stop.cancelled() => return Ok(()),
     };
@@ -62,10 +71,11 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         announce_changes(&transport, &children);
     }
     let drop_calls = CancellationToken::new();
-    let work = tokio::spawn(children.serve(
-        Arc::clone(&paid) as Arc<dyn ServerTransport>,
-        drop_calls.clone(),
-    ));
+    let mut served = Arc::clone(&paid) as Arc<dyn ServerTransport>;
+    if !goods.tools.is_empty() {
+        served = Counter::new(served, goods.tools.clone());
+    }
+    let work = tokio::spawn(children.serve(served, drop_calls.clone()));
     let ready = Ready {
         npub: &npub,
         pubkey: pubkey.to_string(),
@@ -74,6 +84,24 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     };
     ready.print(args.json);
     finish(work, &paid, &stop, &drop_calls).await
+}
+
+/// Our own licences, where they count or are sold.
+fn own_licences(
+    serving: &Serving,
+    books: &wire_up::Books,
+    server: ServerPubkey,
+) -> Outcome<Option<OwnLicences>> {
+    let licence = serving.selling.entitling.licence.as_ref();
+    if !licence.is_some_and(|licence| licence.own) {
+        return Ok(None);
+    }
+    match &serving.ledger {
+        LedgerPlace::File(file) => OwnLicences::beside(file, server, books).map(Some),
+        LedgerPlace::Memory => Err(Failure::usage(
+            "ledger: licences of our own need a file, where they are remembered",
+        )),
+    }
 }
 
 /// Serves until told to stop, then ends in order.

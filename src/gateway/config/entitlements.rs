@@ -53,6 +53,7 @@ struct FreePerDay {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Licence {
+    own: bool,
     required: bool,
     covers: Vec<String>,
     when_unknown: Unknown,
@@ -133,6 +134,8 @@ pub(in crate::gateway) struct Entitling {
 /// How licences count.
 #[derive(Debug)]
 pub(in crate::gateway) struct LicenceSettings {
+    /// Licences that we issue ourselves count.
+    pub(in crate::gateway) own: bool,
     pub(in crate::gateway) required: bool,
     pub(in crate::gateway) refuse_unknown: bool,
     pub(in crate::gateway) tell_handler: bool,
@@ -208,7 +211,9 @@ impl Entitling {
 
 impl LicenceSettings {
     fn described(&self) -> String {
-        let issuers: Vec<&str> = self.issuers.iter().map(|i| i.name.as_str()).collect();
+        let own = self.own.then_some("our own");
+        let others = self.issuers.iter().map(|issuer| issuer.name.as_str());
+        let issuers: Vec<&str> = own.into_iter().chain(others).collect();
         let covers: Vec<String> = self.covers.iter().map(ToString::to_string).collect();
         let what = if covers.is_empty() {
             "everything".to_owned()
@@ -297,7 +302,8 @@ fn licence(written: Option<&Licence>, file: &File) -> Outcome<Option<LicenceSett
         .filter(|id| !id.trim().is_empty());
     let from_environment =
         named.is_some() && secrets::read(secrets::AICOACH_SIGNING_SECRET)?.is_some();
-    if written.is_none() && !from_environment {
+    let sells = file.licence_sale.is_some();
+    if written.is_none() && !from_environment && !sells {
         return Ok(None);
     }
     let nothing = Licence::default();
@@ -319,14 +325,16 @@ fn licence(written: Option<&Licence>, file: &File) -> Outcome<Option<LicenceSett
             leeway: Duration::from_secs(a_minute()),
         });
     }
-    if issuers.is_empty() {
+    let own = written.own || sells;
+    if issuers.is_empty() && !own {
         return Err(Failure::usage(
-            "entitlements.licence: at least one [[entitlements.licence.issuer]] is needed",
+            "entitlements.licence: at least one [[entitlements.licence.issuer]] is needed, or own = true",
         ));
     }
     let covers: crate::Result<Vec<Capability>> =
         written.covers.iter().map(|text| text.parse()).collect();
     Ok(Some(LicenceSettings {
+        own,
         required: written.required,
         refuse_unknown: written.when_unknown == Unknown::Refuse,
         tell_handler: written.tell_handler.unwrap_or(true),

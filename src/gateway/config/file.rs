@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::entitlements::Entitlements;
+use super::goods::{Balance, LicenceSale};
 
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
@@ -35,6 +36,8 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) rails: Rails,
     pub(super) entitlements: Entitlements,
+    pub(super) balance: Option<Balance>,
+    pub(super) licence_sale: Option<LicenceSale>,
     #[serde(skip)]
     folder: PathBuf,
 }

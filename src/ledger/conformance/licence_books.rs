@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::client;
-use crate::ledger::{FeedPosition, LicenceBooks, Revocation};
+use crate::ledger::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 use crate::payment::Timestamp;
 
 /// Runs this suite. `make` returns new, empty books each time.
@@ -21,6 +21,7 @@ where
     revocations_are_kept_by_issuer_until_they_run_out(make().await).await;
     a_position_is_read_back(make().await).await;
     a_licence_has_so_many_holders_and_no_more(make().await).await;
+    what_is_issued_is_listed_and_taken_back_in_order(make().await).await;
 }
 
 fn revocation(id: &str, secs: u64) -> Revocation {
@@ -109,4 +110,32 @@ async fn a_licence_has_so_many_holders_and_no_more<B: LicenceBooks + 'static>(bo
         books.admit_holder("a", "2", client(9), 1).await.unwrap(),
         "each licence counts for itself"
     );
+}
+
+async fn what_is_issued_is_listed_and_taken_back_in_order<B: LicenceBooks>(books: Arc<B>) {
+    let licence = |id: &str, secs| IssuedLicence {
+        id: id.to_owned(),
+        holder: client(1),
+        purchase: "p".to_owned(),
+        capabilities: "tool:a tool:b".to_owned(),
+        issued_at: Timestamp::from_secs(secs),
+        expires_at: Timestamp::from_secs(100),
+        revoked: None,
+    };
+    for (id, secs, kept) in [("b", 1, 1), ("a", 2, 2), ("b", 3, 1)] {
+        let written = books.note_issued(licence(id, secs)).await.unwrap();
+        assert_eq!(written, licence(id, kept), "a name is given once");
+    }
+    let ids = |listed: Vec<IssuedLicence>| listed.into_iter().map(|l| l.id).collect::<Vec<_>>();
+    assert_eq!(ids(books.issued(None, 9).await.unwrap()), ["a", "b"]);
+    assert_eq!(ids(books.issued(Some("a"), 9).await.unwrap()), ["b"]);
+    let at = Timestamp::from_secs(50);
+    for (id, nth) in [("b", 1), ("a", 2), ("b", 1)] {
+        let taken = books.take_back(id, at).await.unwrap().unwrap();
+        assert_eq!(taken.revoked, Some((at, nth)));
+    }
+    assert_eq!(books.take_back("none", at).await.unwrap(), None);
+    assert_eq!(ids(books.taken_back(0, 9).await.unwrap()), ["b", "a"]);
+    assert_eq!(ids(books.taken_back(1, 9).await.unwrap()), ["a"]);
+    assert_eq!(ids(books.taken_back(0, 1).await.unwrap()), ["b"]);
 }

@@ -173,6 +173,22 @@ impl Accounts for MemoryLedger {
         Ok(listed.map(|(.., movement)| movement.clone()).collect())
     }
 
+    async fn latest_movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        let accounts = self.account_books();
+        let listed = accounts
+            .movements
+            .iter()
+            .rev()
+            .filter(|(of, in_unit, _)| of == client && in_unit == unit)
+            .take(limit);
+        Ok(listed.map(|(.., movement)| movement.clone()).collect())
+    }
+
     async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
         let mut accounts = self.account_books();
         let lapsed: Vec<Account> = accounts

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::MemoryLedger;
 use crate::error::Result;
-use crate::ledger::{FeedPosition, LicenceBooks, Revocation};
+use crate::ledger::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 use crate::payment::{ClientPubkey, Timestamp};
 
 /// By issuer and name.
@@ -16,6 +16,7 @@ pub(super) struct Licences {
     revoked: BTreeMap<(String, String), Timestamp>,
     positions: HashMap<String, FeedPosition>,
     holders: HashMap<(String, String), BTreeSet<ClientPubkey>>,
+    issued: BTreeMap<String, IssuedLicence>,
 }
 
 #[async_trait]
@@ -92,5 +93,45 @@ impl LicenceBooks for MemoryLedger {
             holders.insert(client);
         }
         Ok(holders.contains(&client))
+    }
+
+    async fn note_issued(&self, licence: IssuedLicence) -> Result<IssuedLicence> {
+        let mut licences = self.licences();
+        let known = licences.issued.entry(licence.id.clone());
+        Ok(known.or_insert(licence).clone())
+    }
+
+    async fn take_back(&self, id: &str, at: Timestamp) -> Result<Option<IssuedLicence>> {
+        let mut licences = self.licences();
+        let before = licences.issued.values().filter(|l| l.revoked.is_some());
+        let nth = before.count() as u64 + 1;
+        Ok(licences.issued.get_mut(id).map(|licence| {
+            licence.revoked.get_or_insert((at, nth));
+            licence.clone()
+        }))
+    }
+
+    async fn issued(&self, after: Option<&str>, limit: usize) -> Result<Vec<IssuedLicence>> {
+        let licences = self.licences();
+        let listed = licences
+            .issued
+            .values()
+            .filter(|licence| after.is_none_or(|after| licence.id.as_str() > after))
+            .take(limit);
+        Ok(listed.cloned().collect())
+    }
+
+    async fn taken_back(&self, after: u64, limit: usize) -> Result<Vec<IssuedLicence>> {
+        let nth = |licence: &IssuedLicence| licence.revoked.map_or(0, |(_, nth)| nth);
+        let mut listed: Vec<IssuedLicence> = self
+            .licences()
+            .issued
+            .values()
+            .filter(|licence| nth(licence) > after)
+            .cloned()
+            .collect();
+        listed.sort_by_key(nth);
+        listed.truncate(limit);
+        Ok(listed)
     }
 }

@@ -109,6 +109,25 @@ impl Accounts for SqliteLedger {
         .await
     }
 
+    async fn latest_movements(
+        &self,
+        client: &ClientPubkey,
+        unit: &Unit,
+        limit: usize,
+    ) -> Result<Vec<Movement>> {
+        const LIST: &str = "SELECT number, kind, key, change, left_over, at_ms FROM movement \
+             WHERE client = ?1 AND unit = ?2 ORDER BY number DESC LIMIT ?3";
+        let (client, unit) = (client.to_string(), unit.to_string());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            connection
+                .prepare_cached(LIST)?
+                .query_map((client, unit, limit), read_movement)?
+                .collect()
+        })
+        .await
+    }
+
     async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
         self.write(move |connection| all_or_nothing(connection, |c| expire(c, since, at)))
             .await

@@ -1,11 +1,11 @@
 //! What is to be remembered about licences, in the file.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::rows::{millis, time};
+use super::rows::{millis, time, word};
 use super::{SqliteLedger, failure};
 use crate::error::Result;
-use crate::ledger::{FeedPosition, LicenceBooks, Revocation};
+use crate::ledger::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 use crate::payment::{ClientPubkey, Timestamp};
 
 pub(super) const SCHEMA: &str = "
@@ -27,7 +27,19 @@ CREATE TABLE IF NOT EXISTS licence_holder (
     client TEXT NOT NULL,
     PRIMARY KEY (issuer, id, client)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS licence_issued (
+    id            TEXT PRIMARY KEY,
+    holder        TEXT NOT NULL,
+    purchase      TEXT NOT NULL,
+    capabilities  TEXT NOT NULL,
+    issued_at_ms  INTEGER NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    revoked_at_ms INTEGER,
+    revoked_nth   INTEGER UNIQUE
+) STRICT, WITHOUT ROWID;
 ";
+
+const ISSUED: &str = "SELECT id, holder, purchase, capabilities, issued_at_ms, expires_at_ms, revoked_at_ms, revoked_nth FROM licence_issued";
 
 const NOTE: &str = "INSERT INTO licence_revoked (issuer, id, expires_at_ms) \
      SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2) WHERE true \
@@ -134,6 +146,84 @@ impl LicenceBooks for SqliteLedger {
         })
         .await
     }
+
+    async fn note_issued(&self, licence: IssuedLicence) -> Result<IssuedLicence> {
+        const ISSUE: &str = "INSERT OR IGNORE INTO licence_issued \
+             (id, holder, purchase, capabilities, issued_at_ms, expires_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.write(move |connection| {
+            let values = (
+                &licence.id,
+                licence.holder.to_string(),
+                &licence.purchase,
+                &licence.capabilities,
+                millis(licence.issued_at),
+                millis(licence.expires_at),
+            );
+            execute(connection, ISSUE, values)?;
+            let written = issued(connection, &licence.id).map_err(|e| failure(&e))?;
+            Ok(written.unwrap_or(licence))
+        })
+        .await
+    }
+
+    async fn take_back(&self, id: &str, at: Timestamp) -> Result<Option<IssuedLicence>> {
+        const TAKE: &str = "UPDATE licence_issued SET revoked_at_ms = ?2, \
+             revoked_nth = (SELECT coalesce(max(revoked_nth), 0) + 1 FROM licence_issued) \
+             WHERE id = ?1 AND revoked_at_ms IS NULL";
+        let id = id.to_owned();
+        self.write(move |connection| {
+            execute(connection, TAKE, (&id, millis(at)))?;
+            issued(connection, &id).map_err(|e| failure(&e))
+        })
+        .await
+    }
+
+    async fn issued(&self, after: Option<&str>, limit: usize) -> Result<Vec<IssuedLicence>> {
+        let after = after.unwrap_or_default().to_owned();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            connection
+                .prepare_cached(&format!("{ISSUED} WHERE id > ?1 ORDER BY id LIMIT ?2"))?
+                .query_map((after, limit), read_issued)?
+                .collect()
+        })
+        .await
+    }
+
+    async fn taken_back(&self, after: u64, limit: usize) -> Result<Vec<IssuedLicence>> {
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let list = format!("{ISSUED} WHERE revoked_nth > ?1 ORDER BY revoked_nth LIMIT ?2");
+            connection
+                .prepare_cached(&list)?
+                .query_map((after, limit), read_issued)?
+                .collect()
+        })
+        .await
+    }
+}
+
+fn issued(connection: &Connection, id: &str) -> rusqlite::Result<Option<IssuedLicence>> {
+    connection
+        .prepare_cached(&format!("{ISSUED} WHERE id = ?1"))?
+        .query_row([id], read_issued)
+        .optional()
+}
+
+fn read_issued(row: &Row<'_>) -> rusqlite::Result<IssuedLicence> {
+    let revoked_at = row.get::<_, Option<i64>>(6)?.map(time);
+    let nth = row.get::<_, Option<i64>>(7)?;
+    let nth = nth.and_then(|nth| u64::try_from(nth).ok());
+    Ok(IssuedLicence {
+        id: row.get(0)?,
+        holder: word(row, 1)?,
+        purchase: row.get(2)?,
+        capabilities: row.get(3)?,
+        issued_at: time(row.get(4)?),
+        expires_at: time(row.get(5)?),
+        revoked: revoked_at.zip(nth),
+    })
 }
 
 fn execute(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<usize> {

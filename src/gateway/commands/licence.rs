@@ -1,0 +1,137 @@
+//! `licence`: issues, lists and takes back licences of our own. What is written here is read by a `serve` that runs on the
+//! same ledger within seconds.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::gateway::args::{LicenceCommand, LicenceFile};
+use crate::gateway::config::{self, LedgerPlace};
+use crate::gateway::exit::{Failure, Outcome};
+use crate::gateway::own_licences::{self, OwnLicences};
+use crate::gateway::{output, wire_up};
+use crate::ledger::IssuedLicence;
+use crate::payment::{Clock, SystemClock};
+
+/// Licences that are read at a time.
+const PAGE: usize = 500;
+
+pub(super) async fn run(command: &LicenceCommand) -> Outcome {
+    match command {
+        LicenceCommand::Issue {
+            file,
+            client,
+            days,
+            covers,
+        } => issue(file, client, *days, covers).await,
+        LicenceCommand::Revoke { id, file } => revoke(id, file).await,
+        LicenceCommand::List { file } => list(file).await,
+        LicenceCommand::Rotate { file } => {
+            let version = open(file)?.rotate()?;
+            output::remark(&format!(
+                "key {version} signs from now on; licences of earlier keys still count"
+            ));
+            Ok(())
+        }
+    }
+}
+
+async fn issue(file: &LicenceFile, client: &str, days: u32, covers: &[String]) -> Outcome {
+    let holder = config::client("--client", client)?;
+    let capabilities = own_licences::capabilities(covers)?;
+    let own = open(file)?;
+    let random = crate::transport::nostr::NostrKeys::generate().server_pubkey();
+    let id = format!("tk_{}", &random.to_string()[..32]);
+    let lives = Duration::from_secs(u64::from(days) * 86_400);
+    let (issued, token) = own
+        .issue(
+            id,
+            holder,
+            "issued by hand".to_owned(),
+            capabilities,
+            (SystemClock.now(), lives),
+        )
+        .await?;
+    if file.json {
+        let mut row = row(&issued);
+        row["licence"] = token.reveal().into();
+        output::json(&row);
+    } else {
+        output::line(token.reveal());
+        output::remark(&format!("licence {} for {}", issued.id, holder.short()));
+    }
+    Ok(())
+}
+
+async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
+    let own = open(file)?;
+    let taken = own.books.take_back(id, SystemClock.now()).await?;
+    let Some(licence) = taken else {
+        return Err(Failure::failed(format!("there is no licence {id}")));
+    };
+    if file.json {
+        output::json(&row(&licence));
+    } else {
+        output::remark(&format!("licence {id} does not count any more"));
+    }
+    Ok(())
+}
+
+async fn list(file: &LicenceFile) -> Outcome {
+    let own = open(file)?;
+    let mut after: Option<String> = None;
+    loop {
+        let page = own.books.issued(after.as_deref(), PAGE).await?;
+        for licence in &page {
+            if file.json {
+                output::json(&row(licence));
+            } else {
+                let state = match licence.revoked {
+                    Some(_) => "revoked",
+                    None if licence.expires_at <= SystemClock.now() => "expired",
+                    None => "counts",
+                };
+                output::line(&format!(
+                    "{}  {state:7}  client {}  {}",
+                    licence.id,
+                    licence.holder.short(),
+                    licence.capabilities
+                ));
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.id.clone()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn row(licence: &IssuedLicence) -> Value {
+    json!({
+        "id": licence.id,
+        "client": licence.holder,
+        "purchase": licence.purchase,
+        "capabilities": licence.capabilities,
+        "issued_at": licence.issued_at.as_secs(),
+        "expires_at": licence.expires_at.as_secs(),
+        "revoked_at": licence.revoked.map(|(at, _)| at.as_secs()),
+    })
+}
+
+fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
+    let ledger = file
+        .ledger
+        .clone()
+        .unwrap_or_else(LedgerPlace::default_file);
+    // Opening would make an empty one.
+    if !ledger.is_file() {
+        let shown = ledger.display();
+        return Err(Failure::usage(format!(
+            "--ledger: there is no ledger at {shown}"
+        )));
+    }
+    let place = LedgerPlace::File(ledger.clone());
+    let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
+    let books = wire_up::books(&place)?;
+    OwnLicences::beside(&ledger, keys.server_pubkey(), &books)
+}

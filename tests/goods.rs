@@ -1,0 +1,313 @@
+//! What a server sells itself: licences of its own and money paid ahead, through the real binary.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "support/binary.rs"]
+mod binary;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use binary::{Called, Relay, Scratch, Server};
+
+const CONFIG: &str = r#"
+    ledger = "books.db"
+    [[price]]
+    capability = "tool:add"
+    amount = 10
+    [licence_sale]
+    amount = 1000
+    days = 30
+    covers = ["tool:add"]
+    [balance]
+    min_top_up = 20
+    max_top_up = 100
+    most = 150
+"#;
+
+struct Shop {
+    scratch: Scratch,
+    relay: Relay,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let relay = Relay::start(&scratch);
+        scratch.write("shop.toml", CONFIG);
+        Self { scratch, relay }
+    }
+
+    fn serve(&self) -> Server {
+        let config = self.scratch.path("shop.toml").display().to_string();
+        Server::start(&self.scratch, &self.relay, &["--config", &config])
+    }
+
+    fn buy(&self, server: &Server, home: &str, words: &[&str]) -> Called {
+        let words = [words, &["--budget", "10000 sats"]].concat();
+        server.call(&self.scratch, home, &words)
+    }
+
+    /// What a command about the books prints, as JSON lines.
+    fn books(&self, words: &[&str]) -> Vec<Value> {
+        let ledger = self.scratch.path("books.db").display().to_string();
+        let mut command = self.scratch.tollkeeper("server");
+        command.args(words).args(["--json", "--ledger", &ledger]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+fn until(mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_licence_is_bought_used_rotated_and_taken_back() {
+    let shop = Shop::new();
+    let mut server = shop.serve();
+    // In the clear nothing is sold that hands out a secret.
+    let refused = shop.buy(
+        &server,
+        "a",
+        &["tool:buy_licence", "--encryption", "disabled"],
+    );
+    assert_eq!(refused.last["code"], -32602, "{refused:?}");
+    assert_eq!(refused.last["data"]["spent"]["amount"], 0);
+
+    let bought = shop.buy(&server, "a", &["tool:buy_licence"]);
+    assert_eq!(bought.last["paid"]["amount"], 1000);
+    let file = shop
+        .scratch
+        .write("a.licence", bought.text())
+        .display()
+        .to_string();
+    let with_licence = |server: &Server, home: &str| {
+        let words = ["tool:add", "a=1", "b=2", "--licence-file", &file];
+        server.call(&shop.scratch, home, &words)
+    };
+    assert_eq!(with_licence(&server, "a").text(), "3");
+    // Bound to the key that paid for it.
+    assert_eq!(with_licence(&server, "thief").code, Some(1));
+
+    // A key that signs from now on: what was sold before still counts, and so does what is sold after, without a restart.
+    shop.books(&["licence", "rotate"]);
+    assert_eq!(with_licence(&server, "a").text(), "3");
+    let second = shop.buy(&server, "b", &["tool:buy_licence"]);
+    let newer = shop
+        .scratch
+        .write("b.licence", second.text())
+        .display()
+        .to_string();
+    let words = ["tool:add", "a=2", "b=2", "--licence-file", &newer];
+    assert_eq!(server.call(&shop.scratch, "b", &words).text(), "4");
+
+    // Taken back by hand: within seconds, and after a restart at once.
+    let listed = shop.books(&["licence", "list"]);
+    let id = bought.last["result"]["structuredContent"]["id"]
+        .as_str()
+        .unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(shop.books(&["licence", "revoke", id])[0]["id"], id);
+    until(|| with_licence(&server, "a").code == Some(1));
+    server.running.kill();
+    let server = shop.serve();
+    assert_eq!(with_licence(&server, "a").code, Some(1));
+    assert_eq!(server.call(&shop.scratch, "b", &words).text(), "4");
+
+    // Given by hand.
+    let key = shop.books(&["ledger", "list"])[0]["client"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let given = &shop.books(&["licence", "issue", "--client", &key, "--covers", "tool:*"])[0];
+    let file = shop
+        .scratch
+        .write("given", given["licence"].as_str().unwrap());
+    let file = file.display().to_string();
+    let words = ["tool:add", "a=5", "b=5", "--licence-file", &file];
+    assert_eq!(server.call(&shop.scratch, "a", &words).text(), "10");
+}
+
+#[test]
+fn money_paid_ahead_pays_for_calls_and_survives_sigkill() {
+    let shop = Shop::new();
+    let mut server = shop.serve();
+    for (amount, code) in [("19", -32602), ("101", -32602), ("\"x\"", -32602)] {
+        let word = format!("amount={amount}");
+        let refused = shop.buy(&server, "a", &["tool:top_up", &word]);
+        assert_eq!(refused.last["code"], code, "{amount}");
+    }
+    let paid = shop.buy(&server, "a", &["tool:top_up", "amount=25"]);
+    assert_eq!(paid.last["paid"]["amount"], 25);
+    let balance = json!({"amount": 25, "unit": "sats"});
+    assert_eq!(paid.last["result"]["structuredContent"]["balance"], balance);
+
+    let call = |server: &Server, a: u32| {
+        let a = format!("a={a}");
+        server.call(&shop.scratch, "a", &["tool:add", &a, "b=0"])
+    };
+    let first = call(&server, 1);
+    assert_eq!(first.text(), "1");
+    assert_eq!(
+        first.last["paid"]["amount"], 0,
+        "nothing beyond what was paid ahead"
+    );
+    server.running.kill();
+    let server = shop.serve();
+    assert_eq!(call(&server, 2).text(), "2");
+    assert_eq!(
+        call(&server, 3).code,
+        Some(1),
+        "5 sats are left, a call costs 10"
+    );
+    let told = server.call(&shop.scratch, "a", &["tool:balance"]);
+    assert_eq!(told.text(), "you have 5 sats");
+    let movements = told.last["result"]["structuredContent"]["movements"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(movements, 3);
+    // No more than may be on an account.
+    for amount in ["100", "40"] {
+        let word = format!("amount={amount}");
+        assert_eq!(
+            shop.buy(&server, "a", &["tool:top_up", &word]).code,
+            Some(0)
+        );
+    }
+    let refused = shop.buy(&server, "a", &["tool:top_up", "amount=20"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(refused.last["data"]["spent"]["amount"], 0);
+
+    let accounts = shop.books(&["ledger", "balance"]);
+    assert_eq!(accounts[0]["amount"], 145);
+    let client = accounts[0]["client"].as_str().unwrap();
+    let statement = shop.books(&["ledger", "balance", "--client", client]);
+    let kinds: Vec<&str> = statement
+        .iter()
+        .map(|m| m["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["top_up", "draw", "draw", "top_up", "top_up"]);
+}
+
+/// The shop dies right before and right after each write of a top-up and of the call that it pays for.
+#[cfg(feature = "testing")]
+#[test]
+fn wherever_the_shop_dies_a_top_up_is_credited_once() {
+    for kind in ["write-before", "write-after"] {
+        for nth in 1..=6 {
+            let shop = Shop::new();
+            let mut command = shop.scratch.tollkeeper("server");
+            command.env("TOLLKEEPER_CRASH_AT", format!("{kind}:{nth}"));
+            let config = shop.scratch.path("shop.toml").display().to_string();
+            let server = Server::start_with(command, &shop.relay, &["--config", &config]);
+            let words = [
+                "tool:top_up",
+                "amount=25",
+                "--budget",
+                "1000 sats",
+                "--timeout",
+                "3",
+            ];
+            let first = server.call(&shop.scratch, "a", &words);
+            drop(server);
+            let server = shop.serve();
+            // Whoever got no answer asks again; the payment stands, whichever request it is claimed by.
+            let paid = i64::from(
+                first.last["paid"]["amount"] == 25 || first.last["data"]["spent"]["amount"] == 25,
+            );
+            let again = server.call(
+                &shop.scratch,
+                "a",
+                &["tool:top_up", "amount=25", "--budget", "1000 sats"],
+            );
+            assert_eq!(again.code, Some(0), "{kind}:{nth} {first:?} {again:?}");
+            let paid = paid + i64::from(again.last["paid"]["amount"] == 25);
+            let accounts = shop.books(&["ledger", "balance"]);
+            let settled: i64 = shop
+                .books(&["ledger", "list"])
+                .iter()
+                .filter(|entry| !entry["settled"].is_null() && entry["authorization"] == false)
+                .filter_map(|entry| entry["settled"].as_i64())
+                .sum();
+            assert_eq!(
+                accounts[0]["amount"], settled,
+                "{kind}:{nth} paid {paid} times"
+            );
+            assert!((1..=2).contains(&paid), "{kind}:{nth}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_found_at_the_start_and_our_tools_are_listed() {
+    let shop = Shop::new();
+    let config = |text: &str| shop.scratch.write("bad.toml", text).display().to_string();
+    for (text, named) in [
+        ("[balance]\nmin_top_up = 5\nmax_top_up = 4", "balance"),
+        (
+            "[balance]\nmin_top_up = 5\nmax_top_up = 9\nmost = 4",
+            "balance.most",
+        ),
+        ("[licence_sale]\namount = 0", "licence_sale"),
+        (
+            "[licence_sale]\namount = 1\ncovers = [\"x\"]",
+            "licence_sale.covers",
+        ),
+    ] {
+        let mut command = shop.scratch.tollkeeper("server");
+        command.args(["check", "--config", &config(text)]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(named), "{said}");
+    }
+    let clash = config(
+        "[balance]\nmin_top_up = 5\nmax_top_up = 9\ntop_up_tool = \"add\"\nbalance_tool = \"b\"",
+    );
+    let mut command = shop.scratch.tollkeeper("server");
+    command
+        .args([
+            "serve",
+            "--allow-fake",
+            "--relay",
+            &shop.relay.url,
+            "--config",
+            &clash,
+            "--",
+        ])
+        .args(binary::mini_mcp());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+
+    let server = shop.serve();
+    let mut host = server.connect(&shop.scratch, "a", &[]);
+    let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}});
+    host.ask(1, "initialize", &hello);
+    let listed = host.ask(2, "tools/list", &json!({}));
+    let names: Vec<&str> = listed["result"]["tools"]
+        .as_array()
+        .expect("tools")
+        .iter()
+        .filter_map(|tool| tool["name"].as_str())
+        .collect();
+    assert_eq!(names[..3], ["top_up", "balance", "buy_licence"]);
+    assert!(names.contains(&"add"));
+}
