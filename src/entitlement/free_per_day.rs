@@ -42,6 +42,9 @@ impl Entitlement for FreePerDay {
     }
 
     async fn examine(&self, claim: &EntitlementClaim) -> Entitled {
+        if claim.answered {
+            return Entitled::NotCovered(None);
+        }
         let most = self.limits.per_client;
         let call = FreeCall {
             event: claim.invocation.event,

@@ -27,6 +27,12 @@ struct Seen {
 }
 
 impl Journal {
+    /// Whether `event` was let in.
+    pub(super) fn holds(&self, event: &RequestEventId) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.ids.contains(event)
+    }
+
     /// Notes that `event` is let in; `false` if it was before.
     pub(super) fn first_time(&self, event: RequestEventId, now: Timestamp) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

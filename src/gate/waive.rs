@@ -26,7 +26,10 @@ impl Gate {
         if self.entitlements.is_empty() || !knock.listed.waivable {
             return Ok(Some(knock));
         }
-        let claim = Arc::new(self.claim_of(&mut knock));
+        if self.was_let_through(&knock, answered).await? {
+            return Ok(None);
+        }
+        let claim = Arc::new(self.claim_of(&mut knock, answered));
         for entitlement in &self.entitlements {
             match self.examine(entitlement, &claim).await {
                 Entitled::Covered(cover) => {
@@ -62,7 +65,14 @@ impl Gate {
         Ok(Some(knock))
     }
 
-    fn claim_of(&self, knock: &mut Knock) -> EntitlementClaim {
+    /// Whether this very event was let through before. It has its answer, and nobody is asked to pay for it now.
+    async fn was_let_through(&self, knock: &Knock, answered: bool) -> Result<bool> {
+        let event = &knock.origin.event;
+        let known = self.journal.holds(event);
+        Ok(known || answered && self.ledger.free_call(event).await?.is_some())
+    }
+
+    fn claim_of(&self, knock: &mut Knock, answered: bool) -> EntitlementClaim {
         let shown = std::mem::take(&mut knock.shown);
         let mut claim = EntitlementClaim::new(
             (*knock.invocation).clone(),
@@ -71,6 +81,7 @@ impl Gate {
         )
         .with_tokens(shown.tokens);
         claim.exposed = shown.exposed;
+        claim.answered = answered;
         claim
     }
 

@@ -40,6 +40,8 @@ pub struct EntitlementClaim {
     pub tokens: Vec<BearerToken>,
     /// The client presented something where others could read it. It is not in `tokens`: whoever saw it could use it.
     pub exposed: bool,
+    /// The request was answered before: whatever covers it, it is not served again, so nothing is counted for it.
+    pub answered: bool,
     /// Now.
     pub at: Timestamp,
 }
@@ -53,6 +55,7 @@ impl EntitlementClaim {
             listed,
             tokens: Vec::new(),
             exposed: false,
+            answered: false,
             at,
         }
     }

@@ -400,3 +400,39 @@ async fn lists_and_paces_count_for_each_client() {
 fn key(n: u8) -> ClientPubkey {
     ClientPubkey::from_bytes([n; 32])
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_same_event_again_gets_around_no_refusal_and_uses_up_no_free_call() {
+    let ledger = Arc::new(MemoryLedger::new());
+    let books = Arc::clone(&ledger) as Arc<dyn FreeCalls>;
+    let deny = Scripted::new("deny", Says::Refused);
+    let harness = Harness::builder(&PRICES)
+        .unwrap()
+        .ledger(ledger)
+        .payments(|payments| {
+            payments
+                .entitlement(deny.clone())
+                .entitlement(FreePerDay::new(books, FreeLimits::new(1, 9)).unwrap())
+        })
+        .start()
+        .await
+        .unwrap();
+    let client = harness.client(1);
+    let sent = client.call_tool(1, "add", json!({})).await.unwrap();
+    for _ in 0..3 {
+        client.send_again(&sent).await.unwrap();
+    }
+    assert_eq!(kinds(&books::now(&client).await), ["-32041"; 4]);
+    // Not refused any more, but answered: it is not served, and the free call is not used up by it.
+    *deny.says.lock().unwrap() = Says::Nothing;
+    client.send_again(&sent).await.unwrap();
+    books::now(&client).await;
+    assert_eq!(harness.executions(), 0);
+    let sent = client.call_tool(2, "add", json!({"n": 2})).await.unwrap();
+    assert_eq!(kinds(&books::now(&client).await), ["result"]);
+    // And an event that was let through is never charged for, whatever covers it now.
+    *deny.says.lock().unwrap() = Says::Refused;
+    harness.clock.jump(Duration::from_secs(30));
+    client.send_again(&sent).await.unwrap();
+    assert!(books::now(&client).await.is_empty());
+}
