@@ -10,6 +10,7 @@
 #[path = "support/binary.rs"]
 mod binary;
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -68,6 +69,78 @@ impl Shop {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
+}
+
+/// What an HTTP server on loopback answers: the status and the body.
+fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn verifiers_of_others_can_ask_about_our_licences() {
+    let shop = Shop::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    shop.scratch.write(
+        "shop.toml",
+        &format!("licence_http = \"{address}\"\n{CONFIG}"),
+    );
+    let server = shop.serve();
+    let server_id = server.ready["pubkey"].as_str().unwrap();
+    let bought = shop.buy(&server, "a", &["tool:buy_licence"]);
+    let id = bought.last["result"]["structuredContent"]["id"]
+        .as_str()
+        .unwrap();
+    let verify = |token: &str, server_id: &str| {
+        let body = json!({"token": token, "serverId": server_id}).to_string();
+        http(&address, "POST", "/api/mcp/licenses/verify", &body).1
+    };
+    let good = verify(bought.text(), server_id);
+    assert_eq!(
+        (&good["ok"], &good["claims"]["jti"]),
+        (&json!(true), &json!(id))
+    );
+    assert_eq!(
+        verify(bought.text(), "other"),
+        json!({"ok": false, "error": "server_mismatch"})
+    );
+    assert_eq!(verify("x.y.z", server_id)["error"], "invalid_token");
+    let revoked = |since: &str| {
+        let path = format!("/api/mcp/licenses/revoked?since={since}&serverId={server_id}");
+        http(&address, "GET", &path, "").1
+    };
+    let nothing = revoked("2026-01-01T00:00:00.000Z");
+    assert_eq!(nothing, json!({"revocations": [], "nextCursor": "0"}));
+    shop.books(&["licence", "revoke", id]);
+    let page = revoked("0");
+    assert_eq!(
+        (&page["revocations"][0]["id"], &page["nextCursor"]),
+        (&json!(id), &json!("1"))
+    );
+    assert!(
+        page["revocations"][0]["expiresAt"]
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert_eq!(revoked("1"), json!({"revocations": [], "nextCursor": "1"}));
+    until(|| verify(bought.text(), server_id)["error"] == "revoked");
+    assert_eq!(http(&address, "GET", "/", "").0, 404);
+    assert_eq!(
+        http(&address, "POST", "/api/mcp/licenses/verify", "{").0,
+        400
+    );
 }
 
 fn until(mut so: impl FnMut() -> bool) {

@@ -132,6 +132,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),
+    ("hyper", &["gateway/"]),
+    ("hyper_util", &["gateway/"]),
+    ("http_body_util", &["gateway/"]),
 ];
 
 /// Vendor crates that are at home everywhere.

@@ -124,7 +124,7 @@ impl Gate {
             at: now,
         });
         if let Some(claims) = cover.claims
-            && let Err(error) = tell_handler(&mut knock, by, claims)
+            && let Err(error) = tell_handler(&mut knock, by, &claims)
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -152,7 +152,7 @@ impl Gate {
 }
 
 /// Writes into the request why it is free. What the client wrote there was taken out at the door.
-fn tell_handler(knock: &mut Knock, by: &str, claims: Map<String, Value>) -> Result<(), Error> {
+fn tell_handler(knock: &mut Knock, by: &str, claims: &Map<String, Value>) -> Result<(), Error> {
     let mut meta = meta_of(knock.request.params.as_deref()).unwrap_or_default();
     let told = json!({ "by": by, "claims": claims });
     meta.insert(ENTITLEMENT_KEY.to_owned(), told);

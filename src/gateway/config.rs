@@ -6,6 +6,7 @@ mod entitlements;
 mod file;
 mod goods;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Serving {
     pub(super) check_calls: bool,
     pub(super) isolation: Option<Isolation>,
     pub(super) announce: bool,
+    /// Where revocations and verification of our own licences are served.
+    pub(super) licence_http: Option<SocketAddr>,
     pub(super) info: ServerInfo,
 }
 
@@ -125,6 +128,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
             most: most.unwrap_or(DEFAULT_CHILDREN),
             idle: CHILD_IDLE,
         }),
+        licence_http: file.licence_http,
         announce: args.announce || file.announce.unwrap_or(false),
         info: ServerInfo::new(
             args.name.clone().or(file.name),

@@ -79,7 +79,10 @@ async fn licences(
 }
 
 /// Ourselves: keys from the file beside the ledger, revocations from the ledger.
-async fn own_issuer(own: &OwnLicences, books: &Arc<dyn LicenceBooks>) -> Outcome<Issuer> {
+pub(super) async fn own_issuer(
+    own: &OwnLicences,
+    books: &Arc<dyn LicenceBooks>,
+) -> Outcome<Issuer> {
     let feed = OwnFeed::new(Arc::clone(books));
     let issuer = Issuer::builder(own_licences::ISSUER, &own.server_id)
         .keys(own.keys.load()?)

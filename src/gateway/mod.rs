@@ -24,6 +24,7 @@ mod call_check;
 mod child;
 mod entitling;
 mod goods;
+mod licence_http;
 mod own_licences;
 
 // One file per command.

@@ -131,6 +131,34 @@ impl Issuer {
         token: &BearerToken,
         claim: &EntitlementClaim,
     ) -> Result<Claims, Failure> {
+        let claims = self.genuine(token, claim.at).await?;
+        if !claims.allow(&claim.listed) {
+            return Err(LicenceError::invalid("not for this capability").into());
+        }
+        let id = claims.id().unwrap_or_default();
+        self.held_by(&claims, id, claim.invocation.client).await?;
+        Ok(claims)
+    }
+
+    /// Verifies `token` without asking who uses it for what: the answer to somebody who verifies remotely.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told now. That a licence does not count is no error of that kind.
+    pub async fn verify_token(
+        &self,
+        token: &BearerToken,
+        at: Timestamp,
+    ) -> Result<Result<Claims, LicenceError>> {
+        match self.genuine(token, at).await {
+            Ok(claims) => Ok(Ok(claims)),
+            Err(Failure::Rejected(error)) => Ok(Err(error)),
+            Err(Failure::Unknown(error)) => Err(error),
+        }
+    }
+
+    /// The claims of `token`, if it is for this server, counts at `at`, and was not taken back.
+    async fn genuine(&self, token: &BearerToken, at: Timestamp) -> Result<Claims, Failure> {
         let token = token.reveal();
         let unverified = Unverified::parse(token)?;
         let server = unverified.kid.rsplit_once(':').map(|(server, _)| server);
@@ -138,13 +166,9 @@ impl Issuer {
             return Err(LicenceError::ServerMismatch.into());
         }
         let (claims, asked) = self.claims(token, &unverified).await?;
-        claims.check(&self.expected, claim.at)?;
+        claims.check(&self.expected, at)?;
         let id = claims.id().unwrap_or_default();
-        self.not_revoked(token, id, asked, claim.at).await?;
-        if !claims.allow(&claim.listed) {
-            return Err(LicenceError::invalid("not for this capability").into());
-        }
-        self.held_by(&claims, id, claim.invocation.client).await?;
+        self.not_revoked(token, id, asked, at).await?;
         Ok(claims)
     }
 

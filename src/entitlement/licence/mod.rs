@@ -34,6 +34,7 @@ pub use self::issuer::{Issuer, IssuerBuilder, VerifyMode};
 pub use self::issuer_api::IssuerApi;
 pub use self::key_file::KeyFile;
 pub use self::keys::{Key, KeySource, Keyring};
+pub use self::moment::format as rfc3339;
 pub use self::own_feed::OwnFeed;
 pub use self::remote::{Opinion, VerifyRemotely};
 pub use self::revoked::RevokedSet;

@@ -27,8 +27,9 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(millis))
 }
 
-/// Writes `2026-01-31T12:00:00.500Z`.
-pub(super) fn format(at: Timestamp) -> String {
+/// Writes a moment as issuers of licences do: `2026-01-31T12:00:00.500Z`.
+#[must_use]
+pub fn format(at: Timestamp) -> String {
     let millis = at.as_millis() % 1000;
     let secs = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     let (day, second) = (secs / DAY, secs % DAY);

@@ -209,6 +209,7 @@ async fn every_wrong_claim_has_its_error() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of forgeries")]
 async fn whatever_is_forged_is_refused() {
     let licences = licences(aicoach()).await;
     let good = signed(&claims());

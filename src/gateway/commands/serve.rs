@@ -19,7 +19,8 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
-use crate::gateway::{config, entitling, shutdown, wire_up};
+use crate::gateway::{config, entitling, licence_http, shutdown, wire_up};
+use crate::ledger::LicenceBooks;
 use crate::payment::ServerPubkey;
 use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
@@ -57,6 +58,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
             wire_up::server_payments(&serving.selling, books.ledger, check, entitlements, &goods)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
+        serve_licences(&serving, &own, &books.licences, &stop).await?;
         Outcome::Ok((children, transport, paid, goods))
     };
     let (children, transport, paid, goods) = tokio::select! {
@@ -102,6 +104,25 @@ fn own_licences(
             "ledger: licences of our own need a file, where they are remembered",
         )),
     }
+}
+
+/// Serves the feed and the verification of our own licences, where that is asked for.
+async fn serve_licences(
+    serving: &Serving,
+    own: &Option<OwnLicences>,
+    books: &Arc<dyn LicenceBooks>,
+    stop: &CancellationToken,
+) -> Outcome {
+    let Some(address) = serving.licence_http else {
+        return Ok(());
+    };
+    let own = own.clone().ok_or_else(|| {
+        Failure::usage("licence_http: needs licences of our own: [licence_sale], or own = true")
+    })?;
+    let issuer = entitling::own_issuer(&own, books).await?;
+    let bound = licence_http::serve(address, own, issuer, stop.clone()).await?;
+    tracing::info!(address = %bound, "serving what verifiers of licences ask");
+    Ok(())
 }
 
 /// Serves until told to stop, then ends in order.

@@ -1,5 +1,6 @@
 //! The config file as it is written: TOML, in which every key is known.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -38,6 +39,7 @@ pub(super) struct File {
     pub(super) entitlements: Entitlements,
     pub(super) balance: Option<Balance>,
     pub(super) licence_sale: Option<LicenceSale>,
+    pub(super) licence_http: Option<SocketAddr>,
     #[serde(skip)]
     folder: PathBuf,
 }
