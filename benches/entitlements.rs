@@ -5,7 +5,6 @@
 //! run with each other.
 
 #![expect(
-    missing_docs,
     clippy::expect_used,
     clippy::print_stdout,
     reason = "a program that measures and prints"
