@@ -3,3 +3,8 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "rates")]
+pub mod rates;
+
+#[cfg(any(feature = "lnbits", feature = "rates"))]
+mod http;
