@@ -3,6 +3,8 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "lightning")]
+pub mod lightning;
 #[cfg(feature = "rates")]
 pub mod rates;
 

@@ -1,0 +1,9 @@
+//! Lightning: BOLT11 invoices, made and paid by wallets of several kinds under one payment method.
+
+pub mod bolt11;
+#[cfg(feature = "lnbits")]
+pub mod lnbits;
+mod preimage;
+
+pub use bolt11::{Invoice, Network};
+pub use preimage::{Preimage, judge_preimage};
