@@ -1,0 +1,8 @@
+//! Lightning: BOLT11 invoices, made and paid by wallets of several kinds under one payment method.
+
+pub mod bolt11;
+pub mod nwc;
+mod preimage;
+
+pub use bolt11::{Invoice, Network};
+pub use preimage::{Preimage, judge_preimage};
