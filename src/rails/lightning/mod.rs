@@ -3,6 +3,7 @@
 pub mod bolt11;
 #[cfg(feature = "lnbits")]
 pub mod lnbits;
+pub mod nwc;
 mod preimage;
 
 pub use bolt11::{Invoice, Network};
