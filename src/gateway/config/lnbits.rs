@@ -36,7 +36,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    const fn variable(self) -> &'static str {
+    pub(super) const fn variable(self) -> &'static str {
         match self {
             Self::Selling => secrets::LNBITS_INVOICE_KEY,
             Self::Paying => secrets::LNBITS_ADMIN_KEY,
@@ -60,7 +60,8 @@ pub(super) fn lnbits(
 ) -> Outcome<Option<LnbitsConfig>> {
     let url = url(args, section);
     let key = key(args, section, side, resolve)?;
-    let asked_for = section.is_some() || args.lnbits_url.is_some() || args.lnbits_key_file.is_some();
+    let asked_for =
+        section.is_some() || args.lnbits_url.is_some() || args.lnbits_key_file.is_some();
     let (url, key) = match (url, key) {
         (Some(url), Some(key)) => (url, key),
         (None, None) if !asked_for => return Ok(None),
@@ -85,7 +86,10 @@ pub(super) fn lnbits(
     let names = format!("{} and {}", url.by, key.by);
     let config = LnbitsConfig::new(&url.value, &key.value)
         .map_err(|error| Failure::usage(format!("{names}: {error}")))?;
-    let network = match (network, section.and_then(|section| section.network.as_deref())) {
+    let network = match (
+        network,
+        section.and_then(|section| section.network.as_deref()),
+    ) {
         (Some(network), _) => network,
         (None, Some(text)) => text
             .parse()
@@ -120,9 +124,9 @@ pub(super) fn with_webhook(
         .or_else(|| section?.webhook_url.as_deref());
     match (listen, url) {
         (None, None) => Ok(config),
-        (Some(listen), Some(url)) => config
-            .webhook(listen, url)
-            .map_err(|error| Failure::usage(format!("rails.lightning_lnbits.webhook_url: {error}"))),
+        (Some(listen), Some(url)) => config.webhook(listen, url).map_err(|error| {
+            Failure::usage(format!("rails.lightning_lnbits.webhook_url: {error}"))
+        }),
         _ => Err(Failure::usage(
             "rails.lightning_lnbits: webhook_listen, where its webhook arrives, and webhook_url, under which LNbits reaches \
              that, must both be given, or neither",
@@ -135,7 +139,11 @@ fn url(args: &LnbitsArgs, section: Option<&LightningLnbits>) -> Option<Named<Str
         by: by.to_owned(),
         value,
     };
-    let set = || std::env::var(LNBITS_URL).ok().filter(|url| !url.trim().is_empty());
+    let set = || {
+        std::env::var(LNBITS_URL)
+            .ok()
+            .filter(|url| !url.trim().is_empty())
+    };
     args.lnbits_url
         .clone()
         .map(|url| named("--lnbits-url", url))

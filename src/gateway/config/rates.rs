@@ -38,7 +38,7 @@ pub(super) struct RatesSection {
     max_age: Option<u64>,
     margin: Option<String>,
     #[serde(flatten)]
-    of: BTreeMap<String, RateSection>,
+    of: BTreeMap<String, toml::Value>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -53,10 +53,7 @@ struct RateSection {
 /// Reads flags and file: a flag for a currency replaces what the file says of it.
 pub(super) fn rates(args: &RateArgs, section: &RatesSection) -> Outcome<Rates> {
     let (otherwise, least, most) = MAX_AGE;
-    let max_age = args
-        .rate_max_age
-        .or(section.max_age)
-        .unwrap_or(otherwise);
+    let max_age = args.rate_max_age.or(section.max_age).unwrap_or(otherwise);
     if !(least..=most).contains(&max_age) {
         return Err(Failure::usage(format!(
             "rates.max_age: {max_age} must be a number of seconds from {least} to {most}"
@@ -84,7 +81,15 @@ pub(super) fn rates(args: &RateArgs, section: &RatesSection) -> Outcome<Rates> {
 
 /// What the file says of each currency, and the flags instead.
 fn merge(args: &RateArgs, section: &RatesSection) -> Outcome<BTreeMap<String, RateSection>> {
-    let mut all = section.of.clone();
+    let mut all = BTreeMap::new();
+    for (currency, value) in &section.of {
+        let of: RateSection = value.clone().try_into().map_err(|error| {
+            Failure::usage(format!(
+                "rates.{currency}: this must be max_age, margin, or a table for a currency: {error}"
+            ))
+        })?;
+        all.insert(currency.clone(), of);
+    }
     for text in &args.rates {
         let (currency, rate) = halves("--rate", text, "'usd=65000' or 'usd=https://…#/USD'")?;
         let of = if rate.contains("://") {
@@ -147,17 +152,13 @@ impl RateSection {
                 let [least, most] = self.bounds()?;
                 let config = HttpRateConfig::new(currency, url, &least, &most)
                     .map_err(|error| error.to_string())?;
-                let every = self
-                    .every
-                    .unwrap_or(EVERY.min(rates.max_age.as_secs() / 3));
+                let every = self.every.unwrap_or(EVERY.min(rates.max_age.as_secs() / 3));
                 if every == 0 || Duration::from_secs(every) > rates.max_age {
                     return Err(
                         "every must be a number of seconds from 1 to rates.max_age".to_owned()
                     );
                 }
-                rates
-                    .sources
-                    .push(config.every(Duration::from_secs(every)));
+                rates.sources.push(config.every(Duration::from_secs(every)));
             }
             _ => {
                 return Err(

@@ -95,8 +95,9 @@ impl LnbitsConfig {
         self
     }
 
-    /// Host and port, for logs and errors.
-    pub(super) fn host(&self) -> String {
+    /// Host and port: what of it may be printed.
+    #[must_use]
+    pub fn host(&self) -> String {
         host_of(&self.url)
     }
 }
