@@ -1,6 +1,8 @@
 //! Lightning: BOLT11 invoices, made and paid by wallets of several kinds under one payment method.
 
 pub mod bolt11;
+#[cfg(feature = "lnbits")]
+pub mod lnbits;
 pub mod nwc;
 mod preimage;
 
