@@ -454,6 +454,19 @@ fn check_names_rules_without_match_and_what_is_free() {
     assert_eq!(status("prompt:greet"), (json!("free"), Value::Null));
     assert_eq!(status("resource:mini://item/{id}").0, "priced");
 
+    let (_, lines) = check(&["tool:*=1 sat", "tool:add=2 sat, on_failure=keep"]);
+    let policy = |name: &str| {
+        let line = lines
+            .iter()
+            .find(|line| line["capability"] == name)
+            .unwrap();
+        line["rules"][0]["on_failure"].clone()
+    };
+    assert_eq!(
+        (policy("tool:add"), policy("tool:touch")),
+        (json!("keep"), json!("restore"))
+    );
+
     let (code, lines) = check(&["tool:nonesuch=1 sat"]);
     assert_eq!(code, Some(1));
     assert_eq!(lines.last().unwrap()["rules_without_match"], 1);

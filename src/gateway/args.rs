@@ -104,7 +104,7 @@ pub(super) struct SellingArgs {
     /// A config file in TOML; flags override it
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// A price, such as 'tool:search=10 sat'; may be repeated
+    /// A price, such as 'tool:search=10 sat' or 'tool:search=10 sat, on_failure=keep'; may be repeated
     #[arg(long = "price", value_name = "CAPABILITY=AMOUNT")]
     pub(super) prices: Vec<PricedCapability>,
     /// How clients may pay: optional (as they ask) or transparent (only)

@@ -232,6 +232,7 @@ mod tests {
 
     use super::super::args::{Cli, Command};
     use super::*;
+    use crate::payment::OnFailure;
 
     fn serve(config: &str, flags: &[&str]) -> Outcome<Serving> {
         let folder = tempfile::tempdir().unwrap();
@@ -263,6 +264,7 @@ mod tests {
             amount = 2
             max_amount = 4
             unit = "usd-cents"
+            on_failure = "keep"
             [limits]
             pending_total = 7
             [rails.fake]
@@ -289,6 +291,13 @@ mod tests {
             .map(|price| format!("{} {}", price.capability, price.price))
             .collect();
         assert_eq!(prices, ["tool:b 0.02 usd to 0.04 usd", "tool:a 9 sats"]);
+        let kept: Vec<OnFailure> = serving
+            .selling
+            .prices
+            .iter()
+            .map(|p| p.on_failure)
+            .collect();
+        assert_eq!(kept, [OnFailure::Keep, OnFailure::Restore]);
         let LedgerPlace::File(ledger) = &serving.ledger else {
             unreachable!()
         };
@@ -366,6 +375,11 @@ mod tests {
                 "relays = [\"ws://x\"]\n[[price]]\ncapability = \"tool:a\"\namount = 5",
                 &[],
                 "--allow-fake",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\non_failure = \"refund\"",
+                &[],
+                "refund",
             ),
             ("relays = [", &[], "tollkeeper.toml"),
         ] {

@@ -52,6 +52,7 @@ where
     no_offer_is_opened_for_what_is_paid(make().await).await;
     one_request_claims_one_authorization(make().await).await;
     standing_finds_the_event_and_the_call(make().await).await;
+    no_authorization_hides_behind_what_was_never_paid(make().await).await;
     lists_come_in_pages_oldest_first(make().await).await;
     one_payment_request_belongs_to_one_entry(make().await).await;
     an_answered_event_is_remembered(make().await).await;
@@ -487,6 +488,28 @@ async fn one_request_claims_one_authorization<L: Ledger>(ledger: Arc<L>) {
     assert!(claim(4).await.is_some());
 }
 
+async fn no_authorization_hides_behind_what_was_never_paid<L: Ledger>(ledger: Arc<L>) {
+    let limits = OpenLimits::new(100, 100);
+    let paid = 30;
+    for n in 1..=60 {
+        let opened = ledger.open(transparent(n), limits).await.unwrap();
+        assert!(matches!(opened, Opened::New(_)));
+    }
+    let gone = Transition::Detach {
+        reason: "gone".into(),
+    };
+    moved(&*ledger, event(paid), vec![issue(), gone, settle()]).await;
+    let caller = Caller::new(client(1), event(99), identity(1));
+    let standing = ledger.standing(&caller).await.unwrap();
+    let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
+    let newest = (0..).map(|n| event(60 - n));
+    let expected: Vec<_> = std::iter::once(event(paid))
+        .chain(newest)
+        .take(super::STANDING_AT_MOST)
+        .collect();
+    assert_eq!(ids, expected);
+}
+
 async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {
     let caller = Caller::new(client(1), event(1), identity(1));
     assert_eq!(
@@ -506,7 +529,11 @@ async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {
     let standing = ledger.standing(&caller).await.unwrap();
     assert_eq!(standing.of_event.unwrap().id, event(1));
     let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
-    assert_eq!(ids, [event(1), event(2)]);
+    assert_eq!(
+        ids,
+        [event(2), event(1)],
+        "what was never paid: newest first"
+    );
 
     moved(
         &*ledger,

@@ -210,10 +210,14 @@ impl Ledger for MemoryLedger {
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
         let books = self.books();
         let of_event = books.of_event(&caller.event).cloned();
-        let of_identity = books
+        let (paid, unpaid): (Vec<&Entry>, Vec<&Entry>) = books
             .of_call(caller.client, caller.identity)
             .into_iter()
             .filter(|entry| !entry.state.is_final())
+            .partition(|entry| entry.is_authorization());
+        let of_identity = paid
+            .into_iter()
+            .chain(unpaid.into_iter().rev())
             .take(STANDING_AT_MOST)
             .cloned()
             .collect();

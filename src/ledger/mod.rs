@@ -208,8 +208,8 @@ pub struct Standing {
     pub of_event: Option<Entry>,
     /// Whether the event was [answered without an entry](Ledger::note_answered).
     pub answered: bool,
-    /// Entries of the same call by the same client, not delivered and not abandoned, oldest first; at most
-    /// [`STANDING_AT_MOST`].
+    /// Entries of the same call by the same client, not delivered and not abandoned: authorizations first, oldest first, so
+    /// that none hides behind what was never paid; then the others, newest first. At most [`STANDING_AT_MOST`].
     pub of_identity: Vec<Entry>,
 }
 

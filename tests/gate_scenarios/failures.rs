@@ -62,6 +62,36 @@ async fn a_lost_handler_gives_the_right_to_one_execution_back() {
     }
 }
 
+/// N-94 the other way: what must not run twice for one payment is used up, and the same event hears the same again.
+#[tokio::test(start_paused = true)]
+async fn under_keep_a_lost_handler_uses_the_payment_up() {
+    for explicit in [false, true] {
+        let harness = Harness::builder(&["tool:add=7 sat, on_failure=keep"])
+            .unwrap()
+            .handler(|_| async { Answer::Lost })
+            .start()
+            .await
+            .unwrap();
+        let client = client(&harness, explicit);
+        let answers = call_and_pay(&harness, &client, explicit).await;
+        assert_eq!(answers.len(), 2, "never silent: {answers:?}");
+        assert!(answers[1].starts_with('-'), "an error: {answers:?}");
+        assert_eq!(books::authorizations(&harness).await, 0);
+        books::balance(&harness).await;
+        client.call_tool(3, "add", json!({})).await.unwrap();
+        let next = kinds(&books::now(&client).await);
+        assert_eq!(
+            next,
+            [if explicit {
+                "-32042"
+            } else {
+                "payment_required"
+            }]
+        );
+        assert_eq!(harness.executions(), 1);
+    }
+}
+
 /// N-94: an error of the tool is an answer.
 #[tokio::test(start_paused = true)]
 async fn an_error_that_the_tool_answers_is_a_delivery() {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
-    Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+    Amount, Capability, OnFailure, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
 };
 use crate::transport::nostr::EncryptionMode;
 
@@ -45,6 +45,8 @@ struct Price {
     #[serde(default = "sats")]
     unit: String,
     description: Option<String>,
+    #[serde(default)]
+    on_failure: OnFailure,
 }
 
 fn sats() -> String {
@@ -141,7 +143,8 @@ impl Price {
             None => min.clone(),
             some => amount("max_amount", some)?,
         };
-        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?);
+        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?)
+            .with_on_failure(self.on_failure);
         Ok(match &self.description {
             Some(description) => priced.with_description(description),
             None => priced,

@@ -24,11 +24,33 @@ pub(super) const BY_CLAIMER: &str = concat!(
     " FROM entry WHERE claimed_by = ?1 AND claimed_by <> id LIMIT 1"
 );
 
+pub(super) const AUTHORIZATIONS: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM entry INDEXED BY entry_authorization \
+     WHERE client = ?1 AND identity = ?2 AND is_authorization = 1 ORDER BY quoted_at_ms, number LIMIT ?3"
+);
+
 pub(super) const UNFINISHED: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM entry WHERE client = ?1 AND identity = ?2 AND is_finished = 0 \
-     ORDER BY quoted_at_ms, id LIMIT ?3"
+    " FROM entry INDEXED BY entry_unfinished \
+     WHERE client = ?1 AND identity = ?2 AND is_finished = 0 AND is_authorization = 0 \
+     ORDER BY quoted_at_ms DESC, number DESC LIMIT ?3"
+);
+
+/// ?1 and ?2 are the last entry of the page before.
+pub(super) const PAGE_OF_UNFINISHED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM entry INDEXED BY entry_unfinished_at WHERE is_finished = 0 AND (quoted_at_ms, id) > (?1, ?2)"
+);
+
+/// As [`PAGE_OF_UNFINISHED`].
+pub(super) const PAGE_OF_ALL: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM entry INDEXED BY entry_quoted_at WHERE (quoted_at_ms, id) > (?1, ?2)"
 );
 
 pub(super) const ANSWERED: &str = "SELECT 1 FROM answered WHERE event = ?1";
@@ -105,15 +127,13 @@ pub(super) fn of_event(
 /// See [`Ledger::standing`](crate::ledger::Ledger::standing).
 pub(super) fn standing(connection: &Connection, caller: &Caller) -> rusqlite::Result<Standing> {
     let of_event = of_event(connection, &caller.event)?;
-    let of_identity = many(
-        connection,
-        UNFINISHED,
-        &[
-            &caller.client.to_string(),
-            &caller.identity.to_string(),
-            &(STANDING_AT_MOST as i64),
-        ],
-    )?;
+    let (client, identity) = (caller.client.to_string(), caller.identity.to_string());
+    let at_most = |sql: &str, limit: usize| {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        many(connection, sql, &[&client, &identity, &limit])
+    };
+    let mut of_identity = at_most(AUTHORIZATIONS, STANDING_AT_MOST)?;
+    of_identity.extend(at_most(UNFINISHED, STANDING_AT_MOST - of_identity.len())?);
     let answered = connection
         .prepare_cached(ANSWERED)?
         .exists([caller.event.to_string()])?;
@@ -124,40 +144,33 @@ pub(super) fn standing(connection: &Connection, caller: &Caller) -> rusqlite::Re
     })
 }
 
-/// See [`Ledger::list`](crate::ledger::Ledger::list). One walk along an index per state, then merged: a page costs the
-/// same wherever it lies.
+/// See [`Ledger::list`](crate::ledger::Ledger::list). A walk along an index: a page costs the same wherever it lies, if what
+/// is asked for is unfinished or everything; among finished entries, those in other states are passed over.
 pub(super) fn list(connection: &Connection, filter: &EntryFilter) -> rusqlite::Result<Vec<Entry>> {
     let after = filter
         .after
         .map_or((-1, String::new()), |(at, id)| (millis(at), id.to_string()));
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let client = filter.client.map(|client| client.to_string());
-    let mut sql = format!("SELECT {} FROM entry WHERE ", columns!());
+    let states = &filter.states;
+    let unfinished = !states.is_empty() && states.iter().all(|state| !state.is_final());
+    let mut sql = if unfinished {
+        PAGE_OF_UNFINISHED
+    } else {
+        PAGE_OF_ALL
+    }
+    .to_owned();
     let mut values: Vec<&dyn ToSql> = vec![&after.0, &after.1, &limit];
-    sql.push_str("(quoted_at_ms, id) > (?1, ?2)");
     if let Some(client) = &client {
         sql.push_str(" AND client = ?4");
         values.push(client);
     }
-    let order = " ORDER BY quoted_at_ms, id LIMIT ?3";
-    if filter.states.is_empty() {
-        return many(connection, &(sql + order), &values);
+    if !states.is_empty() {
+        let words: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
+        sql.push_str(&format!(" AND state IN ({})", words.join(", ")));
     }
-    sql.push_str(&format!(" AND state = ?{}", values.len() + 1));
-    sql.push_str(order);
-    let mut states = filter.states.clone();
-    states.sort_unstable_by_key(|state| state.as_str());
-    states.dedup();
-    let mut listed = Vec::new();
-    for state in states {
-        let word = state.as_str();
-        let mut values = values.clone();
-        values.push(&word);
-        listed.extend(many(connection, &sql, &values)?);
-    }
-    listed.sort_by_key(|entry| (entry.quoted_at, entry.id));
-    listed.truncate(filter.limit);
-    Ok(listed)
+    sql.push_str(" ORDER BY quoted_at_ms, id LIMIT ?3");
+    many(connection, &sql, &values)
 }
 
 fn many(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<Entry>> {
