@@ -18,4 +18,5 @@ mod sdk;
 
 mod buying;
 mod modes;
+mod oversized;
 mod selling;

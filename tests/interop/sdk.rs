@@ -142,6 +142,12 @@ impl Client {
         self.act("call", json!({ "name": name, "arguments": arguments }))
     }
 
+    /// Calls with a progress token, which is what allows for a large answer.
+    pub(crate) fn call_with_progress(&mut self, name: &str, arguments: Value) -> Done {
+        let line = json!({ "name": name, "arguments": arguments, "progress": true });
+        self.act("call", line)
+    }
+
     pub(crate) fn request(&mut self, method: &str, params: Value) -> Done {
         self.act("request", json!({ "method": method, "params": params }))
     }

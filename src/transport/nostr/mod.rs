@@ -1,7 +1,7 @@
 //! MCP over Nostr relays (ContextVM): the only place, beside the Lightning rail, that knows Nostr.
 //!
-//! The way in: `socket` → `relay` → `reader` → `inbound` (`gift_wrap`, `dedup`) → `server` or `client`.
-//! The way out: `server` or `client` → `outbound` (`session`, `gift_wrap`) → `publish` → `outbox` →
+//! The way in: `socket` → `relay` → `reader` → `inbound` (`gift_wrap`, `dedup`) → `server` or `client` (`oversized`).
+//! The way out: `server` or `client` → `outbound` (`session`, `oversized`, `gift_wrap`) → `publish` → `outbox` →
 //! `relay`.
 //!
 //! The links to relays are made here, on the types of the `nostr` crate, rather than with the pool of `nostr-sdk`. For a
@@ -23,6 +23,7 @@ mod socket;
 mod dedup;
 mod gift_wrap;
 mod inbound;
+mod oversized;
 mod session;
 
 // Messages out.
@@ -31,7 +32,9 @@ mod outbound;
 
 // The two ends.
 mod client;
+mod client_intake;
 mod server;
+mod server_intake;
 
 #[cfg(feature = "dev-relay")]
 mod dev_relay;

@@ -32,7 +32,7 @@ const nostr = new NostrClientTransport({
   discoveryRelayUrls: config.discovery ?? [],
   oversizedTransfer: config.oversized,
   openStream: { enabled: config.openStream ?? false },
-  logLevel: 'error',
+  logLevel: process.env.LOG_LEVEL ?? 'error',
 });
 
 /** Pays by saying so, up to a limit; each payment is reported. */

@@ -31,7 +31,7 @@ const transport = new NostrServerTransport({
   profileMetadata: config.profile,
   oversizedTransfer: config.oversized,
   openStream: { enabled: config.openStream ?? false },
-  logLevel: 'error',
+  logLevel: process.env.LOG_LEVEL ?? 'error',
 });
 
 /** Makes payment requests and finds each settled a moment later. */
