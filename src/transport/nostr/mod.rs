@@ -1,7 +1,7 @@
 //! MCP over Nostr relays (ContextVM): with the links to relays and the Lightning rail the only place that knows Nostr.
 //!
-//! The way in: [`relays`](crate::relays) → `inbound` (`gift_wrap`, `dedup`) → `server` or `client`. The way out: `server`
-//! or `client` → `outbound` (`session`, `gift_wrap`) → [`relays`](crate::relays).
+//! The way in: [`relays`](crate::relays) → `inbound` (`gift_wrap`, `dedup`) → `server` or `client` (`oversized`). The way
+//! out: `server` or `client` → `outbound` (`session`, `oversized`, `gift_wrap`) → [`relays`](crate::relays).
 
 mod config;
 mod keys;
@@ -10,6 +10,7 @@ mod keys;
 mod dedup;
 mod gift_wrap;
 mod inbound;
+mod oversized;
 mod session;
 
 // Messages out.
@@ -18,7 +19,9 @@ mod outbound;
 
 // The two ends.
 mod client;
+mod client_intake;
 mod server;
+mod server_intake;
 
 #[cfg(feature = "dev-relay")]
 mod dev_relay;
