@@ -18,9 +18,9 @@ use super::inbound::{self, Acceptance};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
 use super::oversized;
-use super::publish::Relays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payment::ServerPubkey;
+use crate::relays::Relays;
 use crate::transport::{ClientInbound, ClientTransport, Introduction, Prepared};
 use crate::wire::{
     Message, OversizedFrame, ProgressToken, Request, Tag, meta_of, method, with_meta,
@@ -218,7 +218,7 @@ impl NostrClientBuilder {
     pub async fn connect(self) -> Result<Arc<NostrClientTransport>> {
         let Self { settings, server } = self;
         let server = keys::public_key(server.as_bytes());
-        let (relays, deliveries) = Relays::spawn(&settings)?;
+        let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let knowledge = Arc::new(Knowledge::new());
         let acceptance = Acceptance::new(&settings, Some(server));
         let intake = Answers::new(knowledge.clone(), settings.oversized);

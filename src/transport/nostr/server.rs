@@ -14,11 +14,11 @@ use super::inbound::{self, Acceptance};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
 use super::oversized;
-use super::publish::Relays;
 use super::server_intake::{Received, Requests};
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
+use crate::relays::Relays;
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
 use crate::wire::{Message, Notification, Tag};
 
@@ -229,7 +229,7 @@ impl NostrServerBuilder {
     pub async fn connect(self) -> Result<Arc<NostrServerTransport>> {
         let Self { settings, info } = self;
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
-        let (relays, deliveries) = Relays::spawn(&settings)?;
+        let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let sessions = Arc::new(Mutex::new(Sessions::new()));
         let intake = Requests::new(&settings, sessions.clone(), started);
         let acceptance = Acceptance::new(&settings, None);

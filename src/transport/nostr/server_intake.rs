@@ -11,9 +11,9 @@ use super::inbound::{Intake, Opened};
 use super::keys;
 use super::outbound::Route;
 use super::oversized::{Key, Limits, Placed, Reassembly, Step};
-use super::reader::Phase;
 use super::session::Sessions;
 use crate::payment::{ClientPubkey, RequestEventId, Timestamp};
+use crate::relays::Phase;
 use crate::transport::{Inbound, Origin, ReplyTo};
 use crate::wire::{FrameKind, Message, Notification, OversizedFrame, ProgressToken, Tag};
 
