@@ -830,6 +830,7 @@ async fn announcements_replace_each_other_and_carry_prices() {
             "support_encryption",
             "support_encryption_ephemeral",
             "pmi",
+            "support_oversized_transfer",
             "cap"
         ]
     );
@@ -883,4 +884,105 @@ async fn what_was_sent_last_survives_the_end() {
         assert_eq!(pair.heard().await.origin.event, prepared.event);
         assert!(pair.client.publish(&prepared).await.is_err());
     }
+}
+
+/// A call whose argument has so many bytes.
+fn large_call(id: i64, bytes: usize) -> Message {
+    let params = serde_json::json!({"name": "add", "text": "\"é".repeat(bytes / 3)});
+    Request::new(id, "tools/call", &params).unwrap().into()
+}
+
+/// The answer to a call: its params again.
+fn echo(to: &Inbound) -> Outbound {
+    let Message::Request(request) = &to.message else {
+        panic!("not a request")
+    };
+    Outbound::new(Response {
+        id: request.id.clone(),
+        payload: Payload::Result(request.params.clone().unwrap()),
+    })
+}
+
+#[tokio::test]
+async fn large_calls_and_answers_go_in_pieces_over_several_relays() {
+    let relays = [FaultyRelay::start().await, FaultyRelay::start().await];
+    relays[1].set(|faults| faults.duplicates = 1);
+    let urls = relays.each_ref().map(FaultyRelay::url);
+    for encryption in [EncryptionMode::Disabled, EncryptionMode::Required] {
+        let pair = pair(&urls, encryption, GiftWrapMode::Optional).await;
+        // The server has not introduced itself at the first, so it is asked whether it takes pieces.
+        for n in 1..=2 {
+            let asked = large_call(n, 75_000);
+            let (prepared, heard) = tokio::join!(pair.ask(&asked), pair.heard());
+            assert_eq!(heard.origin.event, prepared.event);
+            let Message::Request(request) = &heard.message else {
+                panic!("not a request")
+            };
+            assert!(request.params.as_ref().unwrap().get().len() > 75_000);
+            pair.server
+                .send(&heard.origin.reply_to, echo(&heard))
+                .await
+                .unwrap();
+            let got = pair.got().await;
+            assert_eq!(got.in_reply_to, Some(prepared.event));
+            let Message::Response(response) = &got.message else {
+                panic!("not an answer")
+            };
+            let params = request.params.as_ref().unwrap().get();
+            assert_eq!(response.result().unwrap().get(), params);
+            // What proves the whole is the start: it is signed, and has the digest.
+            assert!(got.signed.contains("sha256:"));
+
+            // Sent again, it is the same request.
+            pair.client.publish(&prepared).await.unwrap();
+            let again = pair.heard().await;
+            assert_eq!(again.origin.event, prepared.event);
+            assert!(again.origin.redelivered);
+        }
+        pair.nothing_heard().await;
+    }
+    for event in relays[0].events() {
+        assert!(event.as_json().len() <= 48_000, "kind {}", event.kind);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_pieces_is_sent_none() {
+    let relay = FaultyRelay::start().await;
+    let mut pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    pair.server = NostrServerTransport::builder(NostrKeys::generate())
+        .relays([relay.url()])
+        .oversized_transfer(false)
+        .connect()
+        .await
+        .unwrap();
+    pair.client = NostrClientTransport::builder(NostrKeys::generate(), pair.server.server())
+        .relays([relay.url()])
+        .connect()
+        .await
+        .unwrap();
+    pair.ask(&call(1)).await;
+    let heard = pair.heard().await;
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
+    pair.got().await;
+    let refused = pair
+        .client
+        .prepare(&large_call(2, 300_000), &Introduction::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    // Nor is anything changed in what fits.
+    pair.ask(&call(3)).await;
+    let Message::Request(request) = pair.heard().await.message else {
+        panic!("not a request")
+    };
+    assert!(!request.params.unwrap().get().contains("progressToken"));
 }

@@ -55,7 +55,8 @@ impl Sdk {
         })
     }
 
-    fn script(&self, name: &str, config: &Value) -> Running {
+    /// A script of `tests/interop/node`.
+    pub(crate) fn script(&self, name: &str, config: &Value) -> Running {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/node");
         let mut command = Command::new("node");
         command

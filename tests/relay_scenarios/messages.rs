@@ -107,6 +107,7 @@ async fn the_first_message_of_a_session_introduces_the_server_and_no_other_does(
             "support_encryption_ephemeral",
             "pmi",
             "payment_interaction",
+            "support_oversized_transfer",
         ];
         assert_eq!(heard[0].tag_names(), introduction);
         assert_eq!(heard[0].tags("pmi"), [["pmi", PMI]]);
