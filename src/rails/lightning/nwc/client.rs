@@ -17,7 +17,9 @@ use super::answer::{Abilities, Transaction, read_answer, text_of};
 use super::cipher::{self, Encryption};
 use super::connection::NwcConnection;
 use super::error::{Code, NwcError};
-use super::{GET_INFO, INFO, NOTIFICATION_NIP04, NOTIFICATION_NIP44, REQUEST, RESPONSE};
+use super::{
+    GET_INFO, INFO, NOTIFICATION_NIP04, NOTIFICATION_NIP44, PAY_INVOICE, REQUEST, RESPONSE,
+};
 use crate::error::Result;
 use crate::relays::{Delivery, Interest, Relays, SKEW, Subscription};
 
@@ -255,7 +257,14 @@ impl NwcClient {
         }
         let request = self.request(encryption, method, params, patience)?;
         let (id, mut expected) = (request.id, self.pending.expect(request.id)?);
-        let publishing = self.relays.publish(&request);
+        let publishing = async {
+            // Asked to pay twice, a wallet could answer "no" to the second while it pays the first.
+            if method == PAY_INVOICE {
+                self.relays.publish_once(&request).await
+            } else {
+                self.relays.publish(&request).await
+            }
+        };
         let waiting = async {
             match (&mut expected.answer).await {
                 Ok(text) => read_answer(&text.map_err(NwcError::Garbage)?, method),
