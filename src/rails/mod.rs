@@ -3,3 +3,5 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "lightning")]
+pub mod lightning;
