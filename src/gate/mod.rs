@@ -11,6 +11,7 @@ mod price_list;
 mod resume;
 
 // A price is named and asked for.
+mod convert;
 mod demand;
 mod issue;
 mod mint;
@@ -47,6 +48,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::convert::can_charge;
 use self::journal::Journal;
 use self::knocks::Knocks;
 use self::negotiate::Modes;
@@ -56,8 +58,8 @@ use self::rate::Pace;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice,
-    Timestamp,
+    CheckCall, Clock, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
+    RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -82,8 +84,12 @@ pub struct GateSettings {
     pub settlement_grace: Duration,
     /// How long beyond its end a payment request is watched. At least an hour.
     pub watch_grace: Duration,
-    /// How long `resolve_price` may take.
+    /// How long `resolve_price` may take, and a rate.
     pub price_timeout: Duration,
+    /// How old a rate may be that a price is converted at. Older ones quote nothing.
+    pub rate_max_age: Duration,
+    /// What is added to a converted price.
+    pub rate_margin: Margin,
     /// How long a processor may take to make a payment request, or to answer a question about one.
     pub processor_timeout: Duration,
     /// How many offers may be open.
@@ -108,6 +114,8 @@ impl Default for GateSettings {
             settlement_grace: Duration::from_secs(30),
             watch_grace: Duration::from_secs(3600),
             price_timeout: Duration::from_secs(5),
+            rate_max_age: Duration::from_secs(600),
+            rate_margin: Margin::default(),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
             offers_per_minute: 600,
@@ -137,6 +145,8 @@ pub struct GateParts {
     pub check: Option<Arc<dyn CheckCall>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
+    /// What prices in other money are worth in sats.
+    pub rates: Option<Arc<dyn RateSource>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -153,6 +163,7 @@ pub struct Gate {
     resolver: Arc<dyn ResolvePrice>,
     check: Option<Arc<dyn CheckCall>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
@@ -196,6 +207,7 @@ impl Gate {
             resolver: parts.resolver,
             check: parts.check,
             processors: parts.processors,
+            rates: parts.rates,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,

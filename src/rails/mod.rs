@@ -5,3 +5,8 @@
 pub mod fake;
 #[cfg(feature = "lightning")]
 pub mod lightning;
+#[cfg(feature = "rates")]
+pub mod rates;
+
+#[cfg(any(feature = "lnbits", feature = "rates"))]
+mod http;

@@ -7,7 +7,7 @@ use nostr::hashes::hex::FromHex;
 use serde_json::{Value, json};
 
 use super::books::{Books, Direction, Moved, Paid, Query, State, Transaction, WalletIndex};
-use super::faults::{Faults, InvoiceFault};
+use super::faults::{Faults, InvoiceFault, NotificationFault};
 use super::invoice::{
     Description, Network, PaymentHash, Signer, Wanted, payment_hash_of, random_32,
 };
@@ -195,6 +195,10 @@ impl Desk<'_> {
 
     fn get_info(&self) -> Value {
         let methods: Vec<&str> = methods(self.faults).collect();
+        let notifications = match self.faults.notifications {
+            Some(NotificationFault::Unsupported) => &[],
+            _ => &NOTIFICATIONS[..],
+        };
         json!({
             "alias": format!("not money ({})", self.name),
             "color": "#000000",
@@ -203,7 +207,7 @@ impl Desk<'_> {
             "block_height": 1,
             "block_hash": "00".repeat(32),
             "methods": methods,
-            "notifications": NOTIFICATIONS,
+            "notifications": notifications,
         })
     }
 
@@ -282,7 +286,7 @@ mod tests {
             }
         }
 
-        fn ask(&mut self, wallet: usize, method: Method, params: Value) -> Result<Value, Refusal> {
+        fn ask(&mut self, wallet: usize, method: Method, params: &Value) -> Result<Value, Refusal> {
             let mut desk = Desk {
                 wallet,
                 name: "seller",
@@ -292,12 +296,12 @@ mod tests {
                 faults: &self.faults,
                 now: self.now,
             };
-            desk.answer(method, &params).map(|done| done.result)
+            desk.answer(method, params).map(|done| done.result)
         }
 
         fn make(&mut self) -> Value {
             let params = json!({"amount": 7_000, "description": "tool:x", "expiry": 60});
-            self.ask(0, Method::MakeInvoice, params).unwrap()
+            self.ask(0, Method::MakeInvoice, &params).unwrap()
         }
     }
 
@@ -313,26 +317,22 @@ mod tests {
         let by_hash = json!({"payment_hash": made["payment_hash"]});
         let by_invoice = json!({"invoice": made["invoice"]});
         assert_eq!(
-            wallets
-                .ask(0, Method::LookupInvoice, by_hash.clone())
-                .unwrap(),
+            wallets.ask(0, Method::LookupInvoice, &by_hash).unwrap(),
             made
         );
         assert_eq!(
-            wallets
-                .ask(0, Method::LookupInvoice, by_invoice.clone())
-                .unwrap(),
+            wallets.ask(0, Method::LookupInvoice, &by_invoice).unwrap(),
             made
         );
-        let elsewhere = wallets.ask(1, Method::LookupInvoice, by_hash.clone());
+        let elsewhere = wallets.ask(1, Method::LookupInvoice, &by_hash);
         assert_eq!(elsewhere, Err(Refusal::NotFound));
 
-        let paid = wallets.ask(1, Method::PayInvoice, by_invoice).unwrap();
-        let balance = wallets.ask(0, Method::GetBalance, Value::Null).unwrap();
+        let paid = wallets.ask(1, Method::PayInvoice, &by_invoice).unwrap();
+        let balance = wallets.ask(0, Method::GetBalance, &Value::Null).unwrap();
         assert_eq!(balance, json!({"balance": 7_000}));
         for (wallet, direction) in [(0, "incoming"), (1, "outgoing")] {
             let seen = wallets
-                .ask(wallet, Method::LookupInvoice, by_hash.clone())
+                .ask(wallet, Method::LookupInvoice, &by_hash)
                 .unwrap();
             assert_eq!(seen["state"], "settled");
             assert_eq!(seen["type"], direction);
@@ -359,7 +359,7 @@ mod tests {
             (Method::ListTransactions, json!({"type": "both"})),
             (Method::ListTransactions, json!({"limit": "all"})),
         ] {
-            let answer = wallets.ask(0, method, params.clone());
+            let answer = wallets.ask(0, method, &params);
             assert_eq!(answer, Err(Refusal::Other), "{method} {params}");
         }
     }
@@ -370,13 +370,13 @@ mod tests {
         let description = "x".repeat(600);
         for _ in 0..120 {
             let params = json!({"amount": 1_000, "description": description});
-            wallets.ask(0, Method::MakeInvoice, params).unwrap();
+            wallets.ask(0, Method::MakeInvoice, &params).unwrap();
         }
         let mut hashes = std::collections::HashSet::new();
         let mut pages = 0;
         loop {
             let params = json!({"unpaid": true, "offset": hashes.len(), "limit": 1_000});
-            let page = wallets.ask(0, Method::ListTransactions, params).unwrap();
+            let page = wallets.ask(0, Method::ListTransactions, &params).unwrap();
             assert!(page.to_string().len() < 65_000);
             let rows = page["transactions"].as_array().unwrap();
             if rows.is_empty() {
@@ -388,7 +388,9 @@ mod tests {
         }
         assert_eq!(hashes.len(), 120);
         assert!(pages > 2);
-        let settled = wallets.ask(0, Method::ListTransactions, json!({})).unwrap();
+        let settled = wallets
+            .ask(0, Method::ListTransactions, &json!({}))
+            .unwrap();
         assert_eq!(settled["transactions"], json!([]));
     }
 
@@ -422,7 +424,7 @@ mod tests {
     fn the_wallet_says_what_it_can_do() {
         let mut wallets = Wallets::new();
         wallets.faults.without = Method::ListTransactions.into();
-        let info = wallets.ask(0, Method::GetInfo, Value::Null).unwrap();
+        let info = wallets.ask(0, Method::GetInfo, &Value::Null).unwrap();
         assert_eq!(info["network"], "regtest");
         let methods = info["methods"].as_array().unwrap();
         assert_eq!(methods.len(), 5);

@@ -60,8 +60,10 @@ pub enum InvoiceFault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotificationFault {
-    /// There are none.
+    /// They are promised, and never come.
     None,
+    /// The wallet says that it has none.
+    Unsupported,
     /// Each comes twice.
     Twice,
     /// An invoice is reported as paid when it is made. When it is paid, it is reported again.
@@ -82,7 +84,7 @@ pub enum Hold {
 pub const SWITCHES: &str = "ignore=METHODS, mute=METHODS, garbage=METHODS, late=METHODS@SECS, refuse=METHODS@CODE, \
     refuse-after=METHODS@CODE, without=METHODS, answer-twice, \
     invoice=wrong-amount|no-amount|other-hash|expired|other-network|same-again, wrong-preimage, \
-    notifications=none|twice|early, nip04-only, hold, hold=SECS (METHODS: all, or names of NIP-47 with commas; \
+    notifications=none|unsupported|twice|early, nip04-only, hold, hold=SECS (METHODS: all, or names of NIP-47 with commas; \
     CODE: an error code of NIP-47)";
 
 impl Faults {
@@ -152,6 +154,7 @@ impl FromStr for NotificationFault {
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text {
             "none" => Self::None,
+            "unsupported" => Self::Unsupported,
             "twice" => Self::Twice,
             "early" => Self::Early,
             _ => {

@@ -110,7 +110,7 @@ impl Service {
                 [format!("{NIP44} {NIP04}")],
             ));
         }
-        if faults.notifications != Some(NotificationFault::None) {
+        if faults.notifications != Some(NotificationFault::Unsupported) {
             words.push("notifications");
             tags.push(Tag::custom(
                 TagKind::custom("notifications"),
@@ -388,7 +388,10 @@ impl House {
             return;
         };
         let faults = service.faults();
-        if faults.notifications == Some(NotificationFault::None) {
+        if matches!(
+            faults.notifications,
+            Some(NotificationFault::None | NotificationFault::Unsupported)
+        ) {
             return;
         }
         let transaction = self.desk(wallet, &faults, |desk| {
