@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, PricedCapability};
-use crate::rails::lightning::fake_wallet::{Network, SWITCHES};
+use crate::rails::lightning::Network;
+use crate::rails::lightning::fake_wallet::SWITCHES;
 use crate::transport::nostr::EncryptionMode;
 
 /// Sell any MCP server over Nostr relays, and buy from one.
@@ -225,8 +226,8 @@ pub(super) struct FakeWalletArgs {
     /// What each wallet holds at first
     #[arg(long, value_name = "AMOUNT", default_value = "100000 sats")]
     pub(super) balance: Amount,
-    /// The network of the invoices: regtest, signet, testnet or mainnet (nobody else can settle them on any)
-    #[arg(long, value_name = "NETWORK", default_value = "regtest", value_parser = network)]
+    /// The network of the invoices: regtest, simnet, signet, testnet or mainnet (nobody else can settle them on any)
+    #[arg(long, value_name = "NETWORK", default_value = "regtest")]
     pub(super) network: Network,
     /// Write the connection URIs to seller.nwc and buyer.nwc in this folder instead of printing them
     #[arg(long, value_name = "FOLDER")]
@@ -292,11 +293,6 @@ fn policy(word: &str) -> Result<PaymentInteractionPolicy, String> {
         "transparent" => Ok(PaymentInteractionPolicy::Transparent),
         _ => Err("must be optional or transparent".to_owned()),
     }
-}
-
-fn network(word: &str) -> Result<Network, String> {
-    word.parse()
-        .map_err(|error: crate::error::Error| error.to_string())
 }
 
 fn fault_help() -> String {

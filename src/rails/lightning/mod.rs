@@ -1,3 +1,9 @@
-//! Lightning: BOLT11 invoices, made and paid by a wallet that speaks NIP-47 (Nostr Wallet Connect).
+//! Lightning: BOLT11 invoices, made and paid by wallets of several kinds under one payment method.
 
+pub mod bolt11;
 pub mod fake_wallet;
+pub mod nwc;
+mod preimage;
+
+pub use bolt11::{Invoice, Network};
+pub use preimage::{Preimage, judge_preimage};

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::books::{Books, Direction, Moved, Paid, Query, State, Transaction, WalletIndex};
 use super::faults::{Faults, InvoiceFault, NotificationFault};
 use super::invoice::{
-    Description, Network, PaymentHash, Signer, Wanted, payment_hash_of, random_32,
+    Description, PaymentHash, Signer, Wanted, another, payment_hash_of, random_32,
 };
 use super::method::{Method, Refusal};
 use crate::payment::Timestamp;
+use crate::rails::lightning::Network;
 
 /// How long an invoice stands unless asked otherwise.
 const EXPIRY: u64 = 3600;
@@ -100,7 +101,7 @@ impl Desk<'_> {
         match self.faults.invoice {
             Some(InvoiceFault::WrongAmount) => wanted.amount_msat = amount.checked_mul(10),
             Some(InvoiceFault::NoAmount) => wanted.amount_msat = None,
-            Some(InvoiceFault::OtherNetwork) => wanted.network = self.network.other(),
+            Some(InvoiceFault::OtherNetwork) => wanted.network = another(self.network),
             Some(InvoiceFault::Expired) => {
                 wanted.made_at = self.now.minus(wanted.expiry + Duration::from_secs(1));
             }

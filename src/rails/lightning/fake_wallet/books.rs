@@ -348,8 +348,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::invoice::{Description, Network, Signer};
+    use super::super::invoice::{Description, Signer};
     use super::*;
+    use crate::rails::lightning::Network;
 
     const SELLER: WalletIndex = 0;
     const BUYER: WalletIndex = 1;

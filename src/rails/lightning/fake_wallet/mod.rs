@@ -35,6 +35,5 @@ mod wallets;
 
 pub use connection::ConnectionUri;
 pub use faults::{Faults, Hold, InvoiceFault, NotificationFault, SWITCHES};
-pub use invoice::Network;
 pub use method::{Method, Methods, Refusal};
 pub use wallets::{FakeWallet, FakeWallets, FakeWalletsBuilder};

@@ -18,10 +18,11 @@ use super::answer::{self, Desk, Done, NOTIFICATIONS, PAYMENT_RECEIVED, PAYMENT_S
 use super::books::{Books, Moved, Transaction, WalletIndex};
 use super::cipher::{Cipher, NIP04, NIP44};
 use super::faults::{Faults, Hold, NotificationFault};
-use super::invoice::{Network, PaymentHash, Signer};
+use super::invoice::{PaymentHash, Signer};
 use super::method::{Method, Refusal};
 use crate::error::{Error, Result};
 use crate::payment::{Clock, SystemClock, Timestamp};
+use crate::rails::lightning::Network;
 use crate::relays::{Delivery, Relays};
 
 /// Kind of a notification that is encrypted by NIP-44; the library knows only that of NIP-04.

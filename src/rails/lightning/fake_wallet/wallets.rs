@@ -12,10 +12,10 @@ use tokio_util::task::TaskTracker;
 use super::books::{Moved, WalletIndex};
 use super::connection::ConnectionUri;
 use super::faults::Faults;
-use super::invoice::Network;
 use super::method::{Method, Refusal};
 use super::service::{House, Service};
 use crate::error::{Error, ErrorKind, Result};
+use crate::rails::lightning::Network;
 use crate::relays::{Delivery, Interest, Relays, Subscription, parse_urls};
 
 /// The wallet that is paid.
@@ -71,7 +71,7 @@ impl FakeWallets {
             buyer: Faults::default(),
             others: Vec::new(),
             balance_sats: BALANCE_SATS,
-            network: Network::default(),
+            network: Network::Regtest,
             ready_timeout: READY_TIMEOUT,
         }
     }
