@@ -15,10 +15,114 @@ mod binary;
 #[path = "support/counterparts.rs"]
 mod counterparts;
 
-use serde_json::json;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use binary::{Running, Scratch};
-use counterparts::Counterparts;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tollkeeper::payment::{
+    PayOutcome, PaymentHandler, PaymentOrder, PaymentProcessor, SettlementStatus,
+};
+use tollkeeper::rails::lightning::nwc::{
+    LightningNwcHandler, LightningNwcProcessor, NwcConnection, NwcSettings,
+};
+
+use binary::{PATIENCE, Running, Scratch};
+use counterparts::{Counterparts, Relay, set_up, skipped};
+
+/// Two wallets of one LNbits, each reached by NIP-47.
+struct Lnbits {
+    wallets: Running,
+    seller: String,
+    buyer: String,
+    _server: Running,
+}
+
+impl Lnbits {
+    /// `None`, said aloud, where LNbits cannot be installed.
+    fn start(real: &Counterparts, scratch: &Scratch, relay: &Relay, sats: u64) -> Option<Self> {
+        static INSTALLED: OnceLock<Result<String, String>> = OnceLock::new();
+        const SCRIPT: &str = "tests/real/setup_lnbits.sh";
+        let folder = match INSTALLED.get_or_init(|| set_up(SCRIPT)) {
+            Ok(folder) => folder,
+            Err(reason) => return skipped(SCRIPT, reason),
+        };
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut command = Command::new("bash");
+        command
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/lnbits.sh"))
+            .args([folder, &address.port().to_string()])
+            .arg(scratch.path("lnbits"));
+        let server = Running::start(command);
+        // It takes 15 to 25 seconds to load all that it is made of.
+        let until = Instant::now() + 3 * PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < until, "LNbits must come up");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let mut command = real.script(scratch, "node", "nwc_lnbits.mjs", "wallets");
+        command.args([&relay.url, &format!("http://{address}"), &sats.to_string()]);
+        let wallets = Running::start(command);
+        let ready = wallets.next().expect("the wallets must become ready");
+        let uri = |name: &str| ready[name].as_str().unwrap().to_owned();
+        Some(Self {
+            seller: uri("seller"),
+            buyer: uri("buyer"),
+            wallets,
+            _server: server,
+        })
+    }
+
+    /// What LNbits itself says that the seller and the buyer have, in sats.
+    fn balances(&mut self) -> (u64, u64) {
+        self.wallets.say(&Value::Null);
+        let (line, _) = self.wallets.until(|line| line["event"] == "balances");
+        let of = |name: &str| line[name].as_u64().unwrap();
+        (of("seller"), of("buyer"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_of_the_rail_work_with_a_wallet_that_others_wrote() {
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let relay = real.relay(&scratch);
+    let Some(mut lnbits) = Lnbits::start(real, &scratch, &relay, 1_000) else {
+        return;
+    };
+    let connection = |uri: &str| uri.parse::<NwcConnection>().unwrap();
+    let seller = LightningNwcProcessor::connect(connection(&lnbits.seller), NwcSettings::new());
+    let seller = seller.await.unwrap();
+    let buyer = LightningNwcHandler::new(connection(&lnbits.buyer), NwcSettings::new()).unwrap();
+    let order = PaymentOrder::new(
+        "order".to_owned(),
+        "21 sats".parse().unwrap(),
+        "tool:x".to_owned(),
+        Duration::from_secs(600),
+    );
+    let request = seller.create_payment_required(&order).await.unwrap();
+    let status = seller.lookup_payment(&request).await.unwrap();
+    assert_eq!(status, SettlementStatus::Pending);
+    let paid = buyer
+        .handle(&request, &CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(matches!(paid, PayOutcome::Paid(_)), "{paid:?}");
+    let status = seller.lookup_payment(&request).await.unwrap();
+    assert!(matches!(status, SettlementStatus::Settled(_)), "{status:?}");
+    assert!(matches!(
+        buyer.lookup_payment(&request).await,
+        Ok(PayOutcome::Paid(_))
+    ));
+    assert_eq!(lnbits.balances(), (21, 979));
+}
 
 #[test]
 fn the_npm_client_takes_the_wallet_for_development_for_a_wallet() {

@@ -15,6 +15,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::error::{Error, Result};
 
+/// A connection that speaks something else than HTTP from now on.
+#[cfg(feature = "lnbits")]
+pub(super) use reqwest::Upgraded;
+
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an unused connection is kept.
@@ -71,6 +75,12 @@ impl Http {
         self.0.get(url)
     }
 
+    /// A POST to `url`.
+    #[cfg(feature = "lnbits")]
+    pub(super) fn post(&self, url: Url) -> RequestBuilder {
+        self.0.post(url)
+    }
+
     /// Sends `request`, and takes at most `most` bytes back.
     ///
     /// # Errors
@@ -108,7 +118,8 @@ impl fmt::Debug for Http {
 }
 
 impl HttpError {
-    fn of(error: reqwest::Error) -> Self {
+    /// What an error of the client means. Its address is left out.
+    pub(super) fn of(error: reqwest::Error) -> Self {
         let error = error.without_url();
         if error.is_connect() {
             Self::NotSent(error)

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lightning_invoice::{
-    Bolt11Invoice, Bolt11InvoiceDescriptionRef, Currency, ParseOrSemanticError,
+    Currency, DEFAULT_EXPIRY_TIME, RawBolt11Invoice, SignedRawBolt11Invoice, TaggedField,
 };
 
 use crate::error::{Error, Result};
@@ -111,7 +111,10 @@ impl fmt::Debug for Invoice {
 }
 
 impl Invoice {
-    /// Reads an invoice: its checksum, its form and its signature are right.
+    /// Reads an invoice: its checksum and its signature are right, and what counts stands in it once.
+    ///
+    /// It may lack what only the nodes on its way need: LNbits's fake wallet writes invoices without feature bits, which
+    /// the parser's own rules refuse, and which wallets pay.
     ///
     /// # Errors
     ///
@@ -127,23 +130,24 @@ impl Invoice {
         if text.len() > LONGEST {
             return Err(RailError::invalid("the invoice is too long"));
         }
-        let invoice: Bolt11Invoice = text.parse().map_err(|error| match error {
-            // Its wording is fixed, and repeats nothing.
-            ParseOrSemanticError::SemanticError(error) => {
-                RailError::invalid(format!("the invoice is not valid: {error}"))
-            }
-            ParseOrSemanticError::ParseError(_) => RailError::invalid("this is no BOLT11 invoice"),
-        })?;
-        let made = invoice.duration_since_epoch();
-        let expires = invoice.expires_at().unwrap_or(Duration::MAX);
-        let description = match invoice.description() {
-            Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.as_inner().0.clone()),
-            Bolt11InvoiceDescriptionRef::Hash(_) => None,
-        };
+        // The error may repeat parts of the text.
+        let signed: SignedRawBolt11Invoice = text
+            .parse()
+            .map_err(|_| RailError::invalid("this is no BOLT11 invoice"))?;
+        let raw = signed.raw_invoice();
+        check_fields(&signed)?;
+        let payment_hash = raw
+            .payment_hash()
+            .ok_or_else(|| RailError::invalid("the invoice has no payment hash"))?;
+        let made = raw.data.timestamp.as_duration_since_epoch();
+        let stands = raw
+            .expiry_time()
+            .map_or(DEFAULT_EXPIRY_TIME, |expiry| expiry.as_seconds());
+        let expires = made.saturating_add(Duration::from_secs(stands));
         Ok(Self {
-            payment_hash: invoice.payment_hash().to_string(),
-            amount_msat: invoice.amount_milli_satoshis(),
-            network: match invoice.currency() {
+            payment_hash: payment_hash.0.to_string(),
+            amount_msat: amount_msat(raw)?,
+            network: match raw.currency() {
                 Currency::Bitcoin => Network::Mainnet,
                 Currency::BitcoinTestnet => Network::Testnet,
                 Currency::Signet => Network::Signet,
@@ -152,7 +156,10 @@ impl Invoice {
             },
             made_at: Timestamp::from_secs(made.as_secs()),
             expires_at: Timestamp::from_secs(expires.as_secs()),
-            description: description.filter(|text| !text.is_empty()),
+            description: raw
+                .description()
+                .map(|text| text.as_inner().0.clone())
+                .filter(|text| !text.is_empty()),
         })
     }
 
@@ -171,6 +178,45 @@ impl Invoice {
             )),
             Some(msat) => Ok(msat / MSAT_PER_SAT),
         }
+    }
+}
+
+/// What a reader could take in two ways is refused: two readers might take it differently.
+fn check_fields(signed: &SignedRawBolt11Invoice) -> Result<(), RailError> {
+    let wrong = |what: &'static str| Err(RailError::invalid(what));
+    if !signed.check_signature() {
+        return wrong("the invoice is not signed by its payee");
+    }
+    let (mut hashes, mut descriptions, mut expiries) = (0, 0, 0);
+    for field in signed.raw_invoice().known_tagged_fields() {
+        match field {
+            TaggedField::PaymentHash(_) => hashes += 1,
+            TaggedField::Description(_) | TaggedField::DescriptionHash(_) => descriptions += 1,
+            TaggedField::ExpiryTime(_) => expiries += 1,
+            TaggedField::Features(features) if features.requires_unknown_bits() => {
+                return wrong("the invoice needs a feature that is not known");
+            }
+            _ => {}
+        }
+    }
+    match (hashes, descriptions, expiries) {
+        (1, 0 | 1, 0 | 1) => Ok(()),
+        _ => wrong("the invoice says something twice, or has no payment hash"),
+    }
+}
+
+/// The amount of an invoice, which counts in picobitcoins.
+fn amount_msat(raw: &RawBolt11Invoice) -> Result<Option<u64>, RailError> {
+    match raw.amount_pico_btc() {
+        Some(pico) if pico % 10 == 0 => Ok(Some(pico / 10)),
+        Some(_) => Err(RailError::invalid(
+            "the invoice asks for a fraction of a millisatoshi",
+        )),
+        // More than can be counted is not the same as leaving it open.
+        None if raw.hrp.raw_amount.is_some() => Err(RailError::invalid(
+            "the invoice asks for more than there is",
+        )),
+        None => Ok(None),
     }
 }
 

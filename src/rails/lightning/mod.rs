@@ -2,6 +2,8 @@
 
 pub mod bolt11;
 pub mod fake_wallet;
+#[cfg(feature = "lnbits")]
+pub mod lnbits;
 pub mod nwc;
 mod preimage;
 

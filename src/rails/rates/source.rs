@@ -83,7 +83,7 @@ impl HttpRateConfig {
     /// Asks this often; once a minute unless said otherwise.
     #[must_use]
     pub fn every(mut self, pace: Duration) -> Self {
-        self.every = pace.max(Duration::from_secs(1));
+        self.every = pace.max(Duration::from_millis(100));
         self
     }
 
@@ -175,8 +175,8 @@ impl HttpRate {
         })
     }
 
-    /// Waits for the answer to the first question, or for the want of one.
-    pub async fn first(&self) -> Option<Rate> {
+    /// The latest rate; before that, waits for the answer to the first question, or for the want of one.
+    pub async fn latest(&self) -> Option<Rate> {
         let mut known = self.known.clone();
         let known = known.wait_for(|known| known.asked).await.ok()?;
         known.rate.clone()
@@ -200,12 +200,11 @@ impl RateSource for HttpRate {
 
     async fn rate(&self, from: &Unit, to: &Unit) -> Result<Rate> {
         let known = if self.covers(from, to) {
-            self.first().await
+            self.latest().await
         } else {
             None
         };
         // How old it is, is for whoever asks to judge.
-        let known = known.and_then(|_| self.known.borrow().rate.clone());
         known.ok_or_else(|| {
             Error::new(
                 ErrorKind::Price,

@@ -287,3 +287,21 @@ fn amounts_convert_exactly() {
     assert_eq!(sats_of(7999).unwrap(), "7 sats".parse().unwrap());
     assert_eq!(sats_of(999), Some(Amount::zero(Unit::SATS)));
 }
+
+/// Made by LNbits 1.6.2 with its fake funding source: no feature bits.
+#[test]
+fn an_invoice_without_feature_bits_is_read() {
+    let text = "lnbc210n1p4srdzldqddahx2grrv9kxcxqzjcsp5leetkenyt7rsjuuw85j6npe0ylm93mel9xud5ems9sw40g0uf29qpp5760jp\
+ndnlhm9fdhwqrgvnrscsl9c2f9yjhc5hpeyjsa4n676v5fsqyxtfjt2x882r6yh8jehsh6gfy08hp6gj40e3xw6n2ff9wkrc6g35zdrx7jl0tdqj8rshfly2s2\
+f66s0kaz05402vcym07rzkptcpdgqptmt8p";
+    let invoice = Invoice::parse(text).unwrap();
+    assert_eq!(invoice.sats().unwrap(), 21);
+    assert_eq!(invoice.description.as_deref(), Some("one call"));
+    assert_eq!(invoice.expires_at.since(invoice.made_at).as_secs(), 600);
+    assert_eq!(
+        invoice.payment_hash,
+        "f69f20cdb3fdf654b6ee00d0c98e1887cb8524a495f14b8724943b59ebda6513"
+    );
+    // One letter of it changed.
+    assert!(Invoice::parse(&text.replace("xqzjc", "xqyjc")).is_err());
+}
