@@ -14,14 +14,13 @@ mod binary;
 #[allow(dead_code, reason = "shared with the tests of real MCP servers")]
 #[path = "support/counterparts.rs"]
 mod counterparts;
+#[allow(dead_code, reason = "shared with the tests of the LNbits rail")]
+#[path = "support/lnbits.rs"]
+mod lnbits;
 
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tollkeeper::payment::{
     PayOutcome, PaymentHandler, PaymentOrder, PaymentProcessor, SettlementStatus,
@@ -30,60 +29,46 @@ use tollkeeper::rails::lightning::nwc::{
     LightningNwcHandler, LightningNwcProcessor, NwcConnection, NwcSettings,
 };
 
-use binary::{PATIENCE, Running, Scratch};
-use counterparts::{Counterparts, Relay, set_up, skipped};
+use binary::{Running, Scratch};
+use counterparts::Counterparts;
+use lnbits::{Lnbits, Wallet};
 
 /// Two wallets of one LNbits, each reached by NIP-47.
-struct Lnbits {
-    wallets: Running,
+struct Wallets {
+    lnbits: &'static Lnbits,
+    keys: [Wallet; 2],
     seller: String,
     buyer: String,
-    _server: Running,
+    _service: Running,
 }
 
-impl Lnbits {
-    /// `None`, said aloud, where LNbits cannot be installed.
-    fn start(real: &Counterparts, scratch: &Scratch, relay: &Relay, sats: u64) -> Option<Self> {
-        static INSTALLED: OnceLock<Result<String, String>> = OnceLock::new();
-        const SCRIPT: &str = "tests/real/setup_lnbits.sh";
-        let folder = match INSTALLED.get_or_init(|| set_up(SCRIPT)) {
-            Ok(folder) => folder,
-            Err(reason) => return skipped(SCRIPT, reason),
-        };
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let mut command = Command::new("bash");
-        command
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/lnbits.sh"))
-            .args([folder, &address.port().to_string()])
-            .arg(scratch.path("lnbits"));
-        let server = Running::start(command);
-        // It takes 15 to 25 seconds to load all that it is made of.
-        let until = Instant::now() + 3 * PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "LNbits must come up");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+impl Wallets {
+    /// The buyer's has so many sats. `None`, said aloud, where LNbits cannot be installed.
+    fn open(real: &Counterparts, scratch: &Scratch, relay: &str, sats: u64) -> Option<Self> {
+        let lnbits = Lnbits::get()?;
+        let keys = [lnbits.wallet("seller", 0), lnbits.wallet("buyer", sats)];
         let mut command = real.script(scratch, "node", "nwc_lnbits.mjs", "wallets");
-        command.args([&relay.url, &format!("http://{address}"), &sats.to_string()]);
-        let wallets = Running::start(command);
-        let ready = wallets.next().expect("the wallets must become ready");
+        command.args([relay, &lnbits.url]);
+        for (name, keys) in ["SELLER", "BUYER"].into_iter().zip(&keys) {
+            let keys = json!({ "adminkey": keys.admin_key, "inkey": keys.invoice_key });
+            command.env(name, keys.to_string());
+        }
+        let service = Running::start(command);
+        let ready = service.next().expect("the wallets must become ready");
         let uri = |name: &str| ready[name].as_str().unwrap().to_owned();
         Some(Self {
+            lnbits,
+            keys,
             seller: uri("seller"),
             buyer: uri("buyer"),
-            wallets,
-            _server: server,
+            _service: service,
         })
     }
 
     /// What LNbits itself says that the seller and the buyer have, in sats.
-    fn balances(&mut self) -> (u64, u64) {
-        self.wallets.say(&Value::Null);
-        let (line, _) = self.wallets.until(|line| line["event"] == "balances");
-        let of = |name: &str| line[name].as_u64().unwrap();
-        (of("seller"), of("buyer"))
+    fn balances(&self) -> [u64; 2] {
+        let of = |keys| self.lnbits.balance(keys) / 1000;
+        [of(&self.keys[0]), of(&self.keys[1])]
     }
 }
 
@@ -93,14 +78,15 @@ async fn both_ends_of_the_rail_work_with_a_wallet_that_others_wrote() {
         return;
     };
     let scratch = Scratch::new();
-    let relay = real.relay(&scratch);
-    let Some(mut lnbits) = Lnbits::start(real, &scratch, &relay, 1_000) else {
+    // The relay from npm delivers what nobody asked for; this one is strict.
+    let relay = binary::Relay::start(&scratch);
+    let Some(wallets) = Wallets::open(real, &scratch, &relay.url, 1_000) else {
         return;
     };
     let connection = |uri: &str| uri.parse::<NwcConnection>().unwrap();
-    let seller = LightningNwcProcessor::connect(connection(&lnbits.seller), NwcSettings::new());
+    let seller = LightningNwcProcessor::connect(connection(&wallets.seller), NwcSettings::new());
     let seller = seller.await.unwrap();
-    let buyer = LightningNwcHandler::new(connection(&lnbits.buyer), NwcSettings::new()).unwrap();
+    let buyer = LightningNwcHandler::new(connection(&wallets.buyer), NwcSettings::new()).unwrap();
     let order = PaymentOrder::new(
         "order".to_owned(),
         "21 sats".parse().unwrap(),
@@ -121,7 +107,7 @@ async fn both_ends_of_the_rail_work_with_a_wallet_that_others_wrote() {
         buyer.lookup_payment(&request).await,
         Ok(PayOutcome::Paid(_))
     ));
-    assert_eq!(lnbits.balances(), (21, 979));
+    assert_eq!(wallets.balances(), [21, 979]);
 }
 
 #[test]

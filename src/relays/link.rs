@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{ClientMessage, EventBuilder, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
+use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -33,7 +33,9 @@ const RESUBSCRIBE_MOST: Duration = Duration::from_secs(60);
 const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
-const SUBSCRIPTION: &str = "tollkeeper";
+pub(super) const SUBSCRIPTION: &str = "tollkeeper";
+/// The subscription to what is wanted for a while.
+const MEANWHILE: &str = "tollkeeper-meanwhile";
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,8 @@ pub(super) struct LinkConfig {
     pub(super) index: usize,
     pub(super) url: RelayUrl,
     pub(super) subscription: Subscription,
+    /// What is wanted for a while, beside it.
+    pub(super) meanwhile: watch::Receiver<Option<Filter>>,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) room: Arc<Semaphore>,
     /// No more events are wanted; sending goes on.
@@ -205,8 +209,19 @@ impl Link {
         let mut auths = 0;
         let deaf = self.config.deaf.clone();
         let mut told_deaf = deaf.is_cancelled();
+        let mut meanwhile = self.config.meanwhile.clone();
+        meanwhile.mark_changed();
+        let mut asked_meanwhile = false;
         loop {
             let now = Instant::now();
+            // Before anything is published: the answer must not be faster than the question for it.
+            if meanwhile.has_changed().unwrap_or(false) && !deaf.is_cancelled() {
+                let filter = meanwhile.borrow_and_update().clone();
+                if filter.is_some() || asked_meanwhile {
+                    asked_meanwhile = filter.is_some();
+                    put(sink, Frame::text(for_a_while(filter))).await?;
+                }
+            }
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
                 put(sink, Frame::text(self.subscription())).await?;
@@ -257,6 +272,7 @@ impl Link {
                     }
                     Note::Auth(_) => {}
                 },
+                Ok(()) = meanwhile.changed() => meanwhile.mark_changed(),
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
                     put(sink, Frame::Ping(Vec::new().into())).await?;
@@ -290,6 +306,16 @@ impl Link {
             .sign_with_keys(&self.config.subscription.keys);
         event.ok().map(|event| ClientMessage::auth(event).as_json())
     }
+}
+
+/// Asks for what is wanted for a while, in place of what was; `None` ends it.
+fn for_a_while(filter: Option<Filter>) -> String {
+    let id = SubscriptionId::new(MEANWHILE);
+    match filter {
+        Some(filter) => ClientMessage::req(id, filter),
+        None => ClientMessage::close(id),
+    }
+    .as_json()
 }
 
 async fn put(sink: &mut SplitSink<Socket, Frame>, frame: Frame) -> Result<()> {

@@ -1,15 +1,14 @@
 // Two NIP-47 wallets over LNbits: the wallet service of @getalby/sdk in front of a seller's and a buyer's LNbits wallet.
 //
-// usage: node nwc_lnbits.mjs RELAY LNBITS SATS    LNbits is fresh; the buyer gets SATS, the seller nothing
-// Prints {"event":"ready","seller":"nostr+walletconnect://…","buyer":"…"}; then, for each line on stdin,
-// {"event":"balances","seller":N,"buyer":N} in sats, as LNbits itself has them. Ends with stdin.
+// usage: SELLER={"adminkey":…,"inkey":…} BUYER=… node nwc_lnbits.mjs RELAY LNBITS
+// Prints {"event":"ready","seller":"nostr+walletconnect://…","buyer":"…"} and serves until stdin is closed.
 //
 // The protocol is Alby's and the money LNbits'; what is ours is the translation between them. Like many wallets in the
 // field it sends no notifications and lists no transactions.
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import readline from 'node:readline';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 
 const load = createRequire(path.join(process.env.TOLLKEEPER_SERVICES, 'node', 'package.json'));
 globalThis.WebSocket = load('ws').WebSocket;
@@ -18,7 +17,7 @@ const { NWCWalletService, NWCWalletServiceKeyPair, NWCClient } = load('@getalby/
 // The library says on stdout what it does; stdout is for results.
 console.info = console.warn = console.error;
 
-const [relayUrl, lnbits, sats] = process.argv.slice(2);
+const [relayUrl, lnbits] = process.argv.slice(2);
 
 async function ask(method, where, headers, body) {
   const response = await fetch(lnbits + where, {
@@ -95,15 +94,7 @@ function handler({ adminkey, inkey }) {
   };
 }
 
-const login = { username: 'admin', password: 'admin-admin' };
-const { access_token: token } = await ask('PUT', '/api/v1/auth/first_install', {}, {
-  ...login,
-  password_repeat: login.password,
-});
-const admin = { authorization: `Bearer ${token}` };
-
-async function open(name) {
-  const wallet = await ask('POST', '/api/v1/account', {}, { name });
+async function open(wallet) {
   const keys = new NWCWalletServiceKeyPair(secret(), '00');
   const clientSecret = secret();
   const client = new NWCClient({ relayUrls: [relayUrl], walletPubkey: keys.walletPubkey, secret: clientSecret });
@@ -113,17 +104,12 @@ async function open(name) {
   const calls = handler(wallet);
   await service.publishWalletServiceInfoEvent(keys.walletSecret, calls.methods, []);
   await service.subscribe(keys, calls);
-  const uri = `nostr+walletconnect://${keys.walletPubkey}?relay=${encodeURIComponent(relayUrl)}&secret=${clientSecret}`;
-  return { ...wallet, uri };
+  return `nostr+walletconnect://${keys.walletPubkey}?relay=${encodeURIComponent(relayUrl)}&secret=${clientSecret}`;
 }
 
-const [seller, buyer] = [await open('seller'), await open('buyer')];
-await ask('PUT', '/users/api/v1/balance', admin, { id: buyer.id, amount: Number(sats) });
-console.log(JSON.stringify({ event: 'ready', seller: seller.uri, buyer: buyer.uri }));
+const [seller, buyer] = [await open(JSON.parse(process.env.SELLER)), await open(JSON.parse(process.env.BUYER))];
+console.log(JSON.stringify({ event: 'ready', seller, buyer }));
 
-const balance = async ({ inkey }) => (await ask('GET', '/api/v1/wallet', { 'x-api-key': inkey })).balance / 1000;
-for await (const _ of readline.createInterface({ input: process.stdin })) {
-  const balances = { seller: await balance(seller), buyer: await balance(buyer) };
-  console.log(JSON.stringify({ event: 'balances', ...balances }));
-}
+process.stdin.resume();
+await once(process.stdin, 'end');
 process.exit(0);

@@ -26,6 +26,8 @@ pub struct Faults {
     pub without: Methods,
     /// Every answer comes twice.
     pub answer_twice: bool,
+    /// Answers name the request, but not who it was from, which NIP-47 wants.
+    pub unaddressed: bool,
     /// What is wrong with the invoices that are made.
     pub invoice: Option<InvoiceFault>,
     /// Preimages that do not belong to the invoice.
@@ -82,7 +84,7 @@ pub enum Hold {
 
 /// What [`Faults::switch`] understands, for whoever writes a help text.
 pub const SWITCHES: &str = "ignore=METHODS, mute=METHODS, garbage=METHODS, late=METHODS@SECS, refuse=METHODS@CODE, \
-    refuse-after=METHODS@CODE, without=METHODS, answer-twice, \
+    refuse-after=METHODS@CODE, without=METHODS, answer-twice, unaddressed, \
     invoice=wrong-amount|no-amount|other-hash|expired|other-network|same-again, wrong-preimage, \
     notifications=none|unsupported|twice|early, nip04-only, hold, hold=SECS (METHODS: all, or names of NIP-47 with commas; \
     CODE: an error code of NIP-47)";
@@ -119,6 +121,7 @@ impl Faults {
             ("notifications", Some(fault)) => self.notifications = Some(fault.parse()?),
             ("hold", Some(secs)) => self.hold = Some(Hold::For(seconds(secs)?)),
             ("hold", None) => self.hold = Some(Hold::UntilReleased),
+            ("unaddressed", None) => self.unaddressed = true,
             ("answer-twice", None) => self.answer_twice = true,
             ("wrong-preimage", None) => self.wrong_preimage = true,
             ("nip04-only", None) => self.nip04_only = true,
@@ -199,6 +202,7 @@ mod tests {
             "refuse-after=pay_invoice@INTERNAL",
             "without=list_transactions",
             "answer-twice",
+            "unaddressed",
             "invoice=other-hash",
             "wrong-preimage",
             "notifications=early",
@@ -221,6 +225,7 @@ mod tests {
                 refuse_after: Some((Method::PayInvoice.into(), Refusal::Internal)),
                 without: Method::ListTransactions.into(),
                 answer_twice: true,
+                unaddressed: true,
                 invoice: Some(InvoiceFault::OtherHash),
                 wrong_preimage: true,
                 notifications: Some(NotificationFault::Early),

@@ -448,7 +448,10 @@ impl House {
     }
 
     async fn publish_answer(&self, service: &Service, request: &Event, content: String) {
-        let tags = [Tag::public_key(request.pubkey), Tag::event(request.id)];
+        let mut tags = vec![Tag::event(request.id)];
+        if !service.faults().unaddressed {
+            tags.push(Tag::public_key(request.pubkey));
+        }
         let event = EventBuilder::new(Kind::WalletConnectResponse, content).tags(tags);
         self.publish(service, event).await;
     }
