@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::meanwhile::Meanwhile;
 use super::outbox::{Outbox, Post};
 use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
@@ -34,8 +35,6 @@ const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
 pub(super) const SUBSCRIPTION: &str = "tollkeeper";
-/// The subscription to what is wanted for a while.
-const MEANWHILE: &str = "tollkeeper-meanwhile";
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,9 +150,7 @@ impl Link {
         mut stream: SplitStream<Socket>,
     ) -> Result<()> {
         let now = Instant::now();
-        while let Ok(post) = self.posts.try_recv() {
-            self.outbox.add(post, now);
-        }
+        self.collect(now);
         while let Some(frame) = self.outbox.next(now) {
             within(sink.feed(Frame::Text(frame))).await?;
         }
@@ -183,6 +180,13 @@ impl Link {
         }
     }
 
+    /// Takes in what is to be sent.
+    fn collect(&mut self, now: Instant) {
+        while let Ok(post) = self.posts.try_recv() {
+            self.outbox.add(post, now);
+        }
+    }
+
     /// Waits for `future` and takes in what is to be sent meanwhile.
     async fn collect_during<F: Future>(&mut self, future: F) -> F::Output {
         tokio::pin!(future);
@@ -209,18 +213,12 @@ impl Link {
         let mut auths = 0;
         let deaf = self.config.deaf.clone();
         let mut told_deaf = deaf.is_cancelled();
-        let mut meanwhile = self.config.meanwhile.clone();
-        meanwhile.mark_changed();
-        let mut asked_meanwhile = false;
+        let mut meanwhile = Meanwhile::new(&self.config.meanwhile);
         loop {
             let now = Instant::now();
-            // Before anything is published: the answer must not be faster than the question for it.
-            if meanwhile.has_changed().unwrap_or(false) && !deaf.is_cancelled() {
-                let filter = meanwhile.borrow_and_update().clone();
-                if filter.is_some() || asked_meanwhile {
-                    asked_meanwhile = filter.is_some();
-                    put(sink, Frame::text(for_a_while(filter))).await?;
-                }
+            // Before anything is published: an answer must not be faster than the question for it.
+            if let Some(frame) = meanwhile.news() {
+                put(sink, Frame::text(frame)).await?;
             }
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
@@ -245,9 +243,7 @@ impl Link {
             tokio::select! {
                 Some(post) = self.posts.recv() => {
                     self.outbox.add(post, now);
-                    while let Ok(post) = self.posts.try_recv() {
-                        self.outbox.add(post, now);
-                    }
+                    self.collect(now);
                 }
                 Some(note) = notes.recv() => match note {
                     Note::Ok { id, accepted, reason } => self.outbox.answered(&id, accepted, reason, Instant::now()),
@@ -272,7 +268,7 @@ impl Link {
                     }
                     Note::Auth(_) => {}
                 },
-                Ok(()) = meanwhile.changed() => meanwhile.mark_changed(),
+                () = meanwhile.changed() => {}
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
                     put(sink, Frame::Ping(Vec::new().into())).await?;
@@ -306,16 +302,6 @@ impl Link {
             .sign_with_keys(&self.config.subscription.keys);
         event.ok().map(|event| ClientMessage::auth(event).as_json())
     }
-}
-
-/// Asks for what is wanted for a while, in place of what was; `None` ends it.
-fn for_a_while(filter: Option<Filter>) -> String {
-    let id = SubscriptionId::new(MEANWHILE);
-    match filter {
-        Some(filter) => ClientMessage::req(id, filter),
-        None => ClientMessage::close(id),
-    }
-    .as_json()
 }
 
 async fn put(sink: &mut SplitSink<Socket, Frame>, frame: Frame) -> Result<()> {

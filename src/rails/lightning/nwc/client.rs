@@ -561,7 +561,7 @@ mod tests {
             wallet,
             listener: Listener {
                 connection,
-                pending: Arc::default(),
+                pending: Arc::new(Pending::new(wallet.public_key(), watch::Sender::new(None))),
                 info,
                 notify,
                 seen: Seen::default(),
