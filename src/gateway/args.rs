@@ -39,7 +39,10 @@ pub(super) enum Command {
     /// Run a relay for development
     Relay(RelayArgs),
     /// Run wallets for development
-    Wallet(WalletArgs),
+    Wallet {
+        #[command(subcommand)]
+        command: WalletCommand,
+    },
     /// Show which rule prices what, and what is left free
     Check(CheckArgs),
     /// Read the books
@@ -122,9 +125,22 @@ pub(super) struct SellingArgs {
     /// How many offers may be open in all
     #[arg(long, value_name = "N")]
     pub(super) pending_total: Option<usize>,
+    #[command(flatten)]
+    pub(super) wallet: WalletArgs,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
+}
+
+/// Which Lightning wallet is paid, or pays.
+#[derive(Debug, Args)]
+pub(super) struct WalletArgs {
+    /// A file with the wallet's NIP-47 connection (nostr+walletconnect://…) [env: NWC_CONNECTION, the connection itself]
+    #[arg(long, value_name = "FILE")]
+    pub(super) nwc_connection_file: Option<PathBuf>,
+    /// The network of the wallet: mainnet, or testnet, signet or regtest, whose coins are not money [default: mainnet]
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) lightning_network: Option<Network>,
 }
 
 /// What every command that talks to a server needs to know.
@@ -158,6 +174,8 @@ pub(super) struct PayingArgs {
     /// How payments are tied to calls: transparent or explicit_gating
     #[arg(long, value_name = "LIFECYCLE")]
     pub(super) payment_interaction: Option<PaymentInteraction>,
+    #[command(flatten)]
+    pub(super) wallet: WalletArgs,
     /// Pay by the fake rail, which is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
@@ -204,12 +222,6 @@ pub(super) struct RelayArgs {
     /// Print JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct WalletArgs {
-    #[command(subcommand)]
-    pub(super) command: WalletCommand,
 }
 
 #[derive(Debug, Subcommand)]

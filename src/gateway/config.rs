@@ -3,11 +3,12 @@
 //! Every mistake is found here, before anything is started, and names the key and what it wants.
 
 mod file;
+mod wallet;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{SellingArgs, ServeArgs};
+use super::args::{SellingArgs, ServeArgs, WalletArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
 use crate::ledger::OpenLimits;
@@ -15,6 +16,7 @@ use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, ServerInfo};
 
 use self::file::File;
+pub(super) use self::wallet::Wallet;
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -34,6 +36,8 @@ pub(super) struct Selling {
     pub(super) limits: OpenLimits,
     /// The fake rail was allowed.
     pub(super) fake: bool,
+    /// The wallet that takes payments by Lightning.
+    pub(super) wallet: Option<Wallet>,
 }
 
 /// What `serve` works with.
@@ -84,10 +88,10 @@ pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
 pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let file = File::read(args.selling.config.as_deref())?;
     let selling = merge_selling(&args.selling, &file)?;
-    if !selling.prices.is_empty() && !selling.fake {
+    if !selling.prices.is_empty() && !selling.fake && selling.wallet.is_none() {
         return Err(Failure::usage(
-            "rails: something has a price, but there is no way to pay it; this version knows rails.fake, for trials, \
-             with --allow-fake",
+            "rails: something has a price, but there is no way to be paid: set NWC_CONNECTION to the connection of a \
+             Lightning wallet (nostr+walletconnect://…), or say --allow-fake for a trial without money",
         ));
     }
     let ledger = match args
@@ -123,6 +127,11 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
             args.picture.clone().or(file.picture),
         ),
     })
+}
+
+/// The wallet that a client pays with, if it has one.
+pub(super) fn paying_wallet(args: &WalletArgs) -> Outcome<Option<Wallet>> {
+    wallet::wallet(args, None, Path::to_path_buf)
 }
 
 /// The relays to use: those of the flags, else those of the environment, else `otherwise`.
@@ -167,16 +176,20 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             "rails.fake: the fake rail is not money and must be allowed by --allow-fake",
         ));
     }
-    if file.rails.lightning_nwc.is_some() {
-        return Err(Failure::usage(
-            "rails.lightning_nwc: this version cannot take Lightning payments yet",
-        ));
-    }
     let limits = OpenLimits::default();
     let per_client = args.pending_per_client.or(file.limits.pending_per_client);
     let total = args.pending_total.or(file.limits.pending_total);
+    let prices = merge_prices(file.prices()?, &args.prices);
+    let section = file.rails.lightning_nwc.as_ref();
+    // A wallet in the environment of a server that sells nothing is left alone, unless it is asked for by name.
+    let wanted =
+        section.is_some() || args.wallet.nwc_connection_file.is_some() || !prices.is_empty();
+    let wallet = match wanted {
+        true => wallet::wallet(&args.wallet, section, |path| file.resolve(path))?,
+        false => None,
+    };
     Ok(Selling {
-        prices: merge_prices(file.prices()?, &args.prices),
+        prices,
         interaction: args
             .payment_interaction
             .or(file.payment_interaction)
@@ -187,6 +200,7 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
         fake: args.allow_fake,
+        wallet,
     })
 }
 

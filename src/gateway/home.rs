@@ -139,12 +139,13 @@ pub(super) fn replace_private(file: &Path, text: &str) -> Result<()> {
     })
 }
 
-fn warn_if_open_to_others(file: &Path) {
+/// Says so if others than its owner can read `file`, which holds a secret.
+pub(super) fn warn_if_open_to_others(file: &Path) {
     #[cfg(unix)]
     if let Ok(data) = fs::metadata(file)
         && std::os::unix::fs::PermissionsExt::mode(&data.permissions()) & 0o077 != 0
     {
-        tracing::warn!(file = %file.display(), "others can read this key: chmod 600 it");
+        tracing::warn!(file = %file.display(), "others can read this secret: chmod 600 it");
     }
     #[cfg(not(unix))]
     let _ = file;

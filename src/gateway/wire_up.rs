@@ -9,12 +9,14 @@ use super::call_check::ListedCalls;
 use super::config::{self, LedgerPlace, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, with_causes};
 use super::{home, secrets};
 use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
+use crate::error::ErrorKind;
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
+use crate::rails::lightning::nwc::{LightningNwcHandler, LightningNwcProcessor, NwcSettings};
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{
@@ -100,6 +102,7 @@ pub(super) fn server_payments(
     selling: &Selling,
     ledger: Arc<dyn Ledger>,
     check: Option<ListedCalls>,
+    lightning: Option<LightningNwcProcessor>,
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(selling.prices.clone())
@@ -109,6 +112,9 @@ pub(super) fn server_payments(
         .limits(selling.limits);
     if let Some(check) = check {
         builder = builder.check_call(check);
+    }
+    if let Some(lightning) = lightning {
+        builder = builder.processor(lightning);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -123,6 +129,24 @@ fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
         return builder.processor(till);
     }
     builder.processor(FakeProcessor::new().settling_after(SETTLING))
+}
+
+/// The wallet that takes payments by Lightning, connected and found able to.
+pub(super) async fn lightning(selling: &Selling) -> Outcome<Option<LightningNwcProcessor>> {
+    let Some(wallet) = &selling.wallet else {
+        return Ok(None);
+    };
+    let settings = NwcSettings::new().network(wallet.network);
+    match LightningNwcProcessor::connect(wallet.connection.clone(), settings).await {
+        Ok(processor) => Ok(Some(processor)),
+        Err(error) => {
+            let text = format!("{}: {}", secrets::NWC_CONNECTION, with_causes(&error));
+            Err(match error.kind() {
+                ErrorKind::Config => Failure::usage(text),
+                _ => Failure::failed(text),
+            })
+        }
+    }
 }
 
 /// The price list, with every mistake that can be seen without a server.
@@ -161,8 +185,13 @@ pub(super) fn paid_client(
     if let Some(interaction) = paying.payment_interaction {
         builder = builder.interaction(interaction);
     }
+    // What is named first is paid with first, if the server takes both: play money before money.
     if paying.allow_fake {
         builder = builder.handler(FakeHandler::new());
+    }
+    if let Some(wallet) = config::paying_wallet(&paying.wallet)? {
+        let settings = NwcSettings::new().network(wallet.network);
+        builder = builder.handler(LightningNwcHandler::new(wallet.connection, settings)?);
     }
     Ok(with_client_payments(transport, builder.build()?))
 }

@@ -134,6 +134,20 @@ impl Relays {
     /// An ephemeral event is done once it went over the wire to one relay, because not every relay confirms those; any
     /// other once one relay took it, or kept silent for a while. Refusals that may pass are tried again by the link.
     pub(crate) async fn publish(&self, event: &Event) -> Result<()> {
+        self.send(event, false).await
+    }
+
+    /// As [`publish`](Self::publish), but what was written is never written again to the same relay, not even when the
+    /// connection was lost on the way: for what must not be acted on twice.
+    #[cfg_attr(
+        not(feature = "lightning"),
+        expect(dead_code, reason = "only payments are like that")
+    )]
+    pub(crate) async fn publish_once(&self, event: &Event) -> Result<()> {
+        self.send(event, true).await
+    }
+
+    async fn send(&self, event: &Event, once: bool) -> Result<()> {
         let ephemeral = is_ephemeral(event.kind);
         let started = Instant::now();
         let deadline = started + KEEP_TRYING;
@@ -145,6 +159,7 @@ impl Relays {
             frame: frame.clone(),
             since: started,
             ephemeral,
+            once,
             report: report.clone(),
         };
         let mut open = self

@@ -7,14 +7,16 @@ use serde_json::json;
 use crate::gate::{Listed as Price, PriceList};
 use crate::gateway::args::CheckArgs;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
+use crate::gateway::config::Selling;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
-use crate::payment::{CapabilityPattern, PricedCapability};
+use crate::payment::{BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, PricedCapability};
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let selling = config::selling(&args.selling)?;
     let prices = wire_up::price_list(&selling)?;
+    print_rails(&selling, args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
         return without_server(&prices, args.json);
     };
@@ -24,6 +26,33 @@ pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let verdict = hold_against(&prices, &catalogue);
     verdict.print(args.json);
     verdict.outcome()
+}
+
+/// The ways of being paid, by what is configured: nobody is asked.
+fn print_rails(selling: &Selling, as_json: bool) {
+    let mut rails = Vec::new();
+    if let Some(wallet) = &selling.wallet {
+        let (name, network) = (wallet.connection.wallet(), wallet.network);
+        rails.push((
+            BITCOIN_LIGHTNING_BOLT11,
+            format!("NIP-47 wallet {name}, {network}"),
+        ));
+    }
+    if selling.fake {
+        rails.push((FAKE, "settles by itself, not money".to_owned()));
+    }
+    for (pmi, by) in &rails {
+        if as_json {
+            output::json(&json!({ "event": "rail", "pmi": pmi, "by": by }));
+        } else {
+            output::line(&format!("paid by  {pmi}  ({by})"));
+        }
+    }
+    if rails.is_empty() && !selling.prices.is_empty() {
+        output::remark(
+            "there is no way to be paid yet: set NWC_CONNECTION, or say --allow-fake for a trial",
+        );
+    }
 }
 
 /// Without a server there is only the list itself to check, and that is done.

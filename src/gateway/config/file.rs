@@ -62,7 +62,15 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
-    pub(super) lightning_nwc: Option<toml::Table>,
+    pub(super) lightning_nwc: Option<LightningNwc>,
+}
+
+/// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LightningNwc {
+    pub(super) connection_file: Option<PathBuf>,
+    pub(super) network: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +94,12 @@ impl File {
         Ok(file)
     }
 
-    /// A path of the file, which is relative to the file. The word `memory` is no path.
+    /// A path of the file, which is relative to the file.
+    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The same for one that may not be there. The word `memory` is no path.
     pub(super) fn path(&self, path: Option<&Path>) -> Option<PathBuf> {
         let path = path?;
         Some(if path.as_os_str() == "memory" {

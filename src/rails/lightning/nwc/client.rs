@@ -18,7 +18,9 @@ use super::answer::{Abilities, Transaction, read_answer, text_of};
 use super::cipher::{self, Encryption};
 use super::connection::NwcConnection;
 use super::error::{Code, NwcError};
-use super::{GET_INFO, INFO, NOTIFICATION_NIP04, NOTIFICATION_NIP44, REQUEST, RESPONSE};
+use super::{
+    GET_INFO, INFO, NOTIFICATION_NIP04, NOTIFICATION_NIP44, PAY_INVOICE, REQUEST, RESPONSE,
+};
 use crate::error::Result;
 use crate::relays::{Delivery, Interest, Relays, SKEW, Subscription};
 
@@ -256,7 +258,14 @@ impl NwcClient {
         }
         let request = self.request(encryption, method, params, patience)?;
         let (id, mut expected) = (request.id, self.pending.expect(request.id)?);
-        let publishing = self.relays.publish(&request);
+        let publishing = async {
+            // Asked to pay twice, a wallet could answer "no" to the second while it pays the first.
+            if method == PAY_INVOICE {
+                self.relays.publish_once(&request).await
+            } else {
+                self.relays.publish(&request).await
+            }
+        };
         let waiting = async {
             match (&mut expected.answer).await {
                 Ok(text) => read_answer(&text.map_err(NwcError::Garbage)?, method),
@@ -555,13 +564,14 @@ mod tests {
             keys: Keys::generate(),
             relays: vec![RelayUrl::parse("ws://localhost").unwrap()],
         };
+        let pending = Pending::new(wallet.public_key(), watch::Sender::new(None));
         let (info, infos) = watch::channel(None);
         let (notify, notifications) = mpsc::channel(2);
         Bench {
             wallet,
             listener: Listener {
                 connection,
-                pending: Arc::new(Pending::new(wallet.public_key(), watch::Sender::new(None))),
+                pending: Arc::new(pending),
                 info,
                 notify,
                 seen: Seen::default(),

@@ -20,7 +20,7 @@ use super::connection::NwcConnection;
 use super::error::{Code, NwcError};
 use super::listing::{Wanted, list};
 use super::settings::NwcSettings;
-use super::{LOOKUP_INVOICE, PAY_INVOICE};
+use super::{LIST_TRANSACTIONS, LOOKUP_INVOICE, PAY_INVOICE};
 use crate::error::Result;
 use crate::payment::{
     BITCOIN_LIGHTNING_BOLT11, Examined, PayOutcome, PaymentHandler, PaymentProof, PaymentRequest,
@@ -132,6 +132,12 @@ impl LightningNwcHandler {
             return Err(RailError::refused(
                 "the wallet does not permit pay_invoice on this connection; nothing was paid",
             ));
+        }
+        if !abilities.may(LOOKUP_INVOICE) && !abilities.may(LIST_TRANSACTIONS) {
+            tracing::warn!(
+                "the wallet permits neither lookup_invoice nor list_transactions on this connection: a payment whose answer \
+                 is lost stays unknown"
+            );
         }
         match abilities.network {
             Some(network) if network != self.settings.network => Err(RailError::refused(format!(

@@ -25,6 +25,7 @@ use crate::payment::{
 };
 use crate::rails::lightning::bolt11::{self, Invoice};
 use crate::rails::lightning::preimage::{Preimage, judge_preimage};
+use crate::relays::SKEW;
 
 /// Invoices that are made at once. Look-ups have places of their own, so that none is waited for.
 const MINTS_AT_ONCE: usize = 64;
@@ -34,8 +35,6 @@ const LOOKUPS_AT_ONCE: usize = 8;
 const REMEMBERED: usize = 1024;
 /// How long a listing may take, all its pages together: less than whoever asks is ready to wait.
 const LISTING_WITHIN: Duration = Duration::from_secs(8);
-/// How far the wallet's clock may be behind ours (N-135).
-const SKEW: Duration = Duration::from_secs(600);
 /// Settlements that wait to be taken.
 const QUEUE: usize = 1024;
 /// How often an invoice is asked for again that the wallet was too busy to make.
