@@ -12,6 +12,7 @@ use crate::payment::{
     Amount, Margin, PaymentInteraction, PaymentInteractionPolicy, PricedCapability,
 };
 use crate::rails::lightning::Network;
+use crate::rails::lightning::fake_wallet::SWITCHES;
 use crate::transport::nostr::EncryptionMode;
 
 /// Sell any MCP server over Nostr relays, and buy from one.
@@ -39,6 +40,11 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     /// Run a relay for development
     Relay(RelayArgs),
+    /// Run wallets for development
+    Wallet {
+        #[command(subcommand)]
+        command: WalletCommand,
+    },
     /// Show which rule prices what, and what is left free
     Check(CheckArgs),
     /// Read the books
@@ -267,6 +273,34 @@ pub(super) struct RelayArgs {
     pub(super) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum WalletCommand {
+    /// Two Lightning wallets, seller and buyer, that settle each other's invoices; they are not money
+    Fake(FakeWalletArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FakeWalletArgs {
+    /// A relay on which the wallets are reached; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// What each wallet holds at first
+    #[arg(long, value_name = "AMOUNT", default_value = "100000 sats")]
+    pub(super) balance: Amount,
+    /// The network of the invoices: regtest, simnet, signet, testnet or mainnet (nobody else can settle them on any)
+    #[arg(long, value_name = "NETWORK", default_value = "regtest")]
+    pub(super) network: Network,
+    /// Write the connection URIs to seller.nwc and buyer.nwc in this folder instead of printing them
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) dir: Option<PathBuf>,
+    /// Let the wallets fail, such as 'seller:mute=make_invoice' or, for both, 'notifications=none'; may be repeated
+    #[arg(long = "fault", value_name = "[WALLET:]FAULT", long_help = fault_help())]
+    pub(super) faults: Vec<String>,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -320,6 +354,13 @@ fn policy(word: &str) -> Result<PaymentInteractionPolicy, String> {
         "transparent" => Ok(PaymentInteractionPolicy::Transparent),
         _ => Err("must be optional or transparent".to_owned()),
     }
+}
+
+fn fault_help() -> String {
+    format!(
+        "Let the wallets fail, such as 'seller:mute=make_invoice' or, for both, 'notifications=none'; may be repeated. \
+         Faults: {SWITCHES}"
+    )
 }
 
 #[cfg(test)]

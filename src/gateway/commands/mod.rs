@@ -17,6 +17,7 @@ mod target;
 // Trying it out.
 mod demo;
 mod relay;
+mod wallet;
 
 use super::args::Command;
 use super::exit::Outcome;
@@ -30,6 +31,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Call(args) => call::run(&args).await,
         Command::Inspect(args) => inspect::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
+        Command::Wallet { command } => wallet::run(&command).await,
         Command::Check(args) => check::run(&args).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
     }
