@@ -131,11 +131,20 @@ fn a_call_that_cannot_succeed_is_refused_before_a_price_is_named() {
     let relay = Relay::start(&scratch);
     let flags = ["--price", "tool:*=10 sat", "--ledger", "memory"];
     let server = Server::start(&scratch, &relay, &flags);
-    for words in [&["tool:nonesuch"][..], &["tool:add", "a=1"]] {
+    for (words, said) in [
+        (&["tool:nonesuch"][..], "there is no such tool"),
+        (&["tool:add", "a=1"], "the argument \"b\" is missing"),
+        (
+            &["tool:add", "a=1", "b=two"],
+            "the argument \"b\" wants the type number",
+        ),
+    ] {
         let called = server.call(&scratch, "a", &[words, &["--budget", "10 sats"]].concat());
         assert_eq!(called.code, Some(1), "{called:?}");
         assert_eq!(called.last["data"]["spent"]["amount"], 0, "{called:?}");
         assert_eq!(called.last["code"], -32602, "{called:?}");
+        let message = called.last["message"].as_str().unwrap_or_default();
+        assert!(message.contains(said), "{called:?}");
     }
     assert_eq!(scratch.executions(), 0);
     let flags = [&flags[..], &["--check-calls", "false"]].concat();

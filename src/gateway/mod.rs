@@ -3,6 +3,7 @@
 
 // What was asked for.
 mod args;
+mod arguments;
 mod config;
 mod secrets;
 

@@ -120,7 +120,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     connection
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
-             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
+             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
     if found == Found::Former {

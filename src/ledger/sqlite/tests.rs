@@ -437,6 +437,8 @@ async fn every_question_walks_along_an_index() {
         (moves::FORGET_RESPONSES, "entry_response"),
         (moves::OUTSTANDING, "entry_open"),
         (moves::OLDEST_AUTHORIZATION, "entry_authorization"),
+        (reader::ANYTHING, "entry_unfinished"),
+        (reader::ANYTHING, "entry_claimed_by"),
         (reader::AUTHORIZATIONS, "entry_authorization"),
         (
             reader::PAGE_OF_UNFINISHED,

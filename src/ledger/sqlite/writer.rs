@@ -118,8 +118,8 @@ fn refuse_what_waits(
 /// How many jobs to expect in a commit, and how long to wait for them.
 ///
 /// Callers that were answered together tend to come back together, a moment later. Going to the disk with the first of
-/// them would make the others wait for two flushes. So a commit waits for as many as the last one had, but far shorter
-/// than a flush takes.
+/// them would make the others wait for two flushes. So a commit waits for half as many as the last one had, but far shorter
+/// than a flush takes. Only half: while the others are on their way, the disk is not idle, and neither are they.
 #[derive(Debug, Default)]
 struct Pace {
     expected: usize,
@@ -147,7 +147,7 @@ impl Pace {
 
     /// Notes how many jobs the last commit had and how long its flush took.
     fn note(&mut self, jobs: usize, flush: Duration) {
-        self.expected = jobs;
+        self.expected = jobs / 2;
         self.patience = (flush / 4).min(PATIENCE);
     }
 }
