@@ -366,12 +366,27 @@ mod tests {
         assert!(!none.selling.rates.cover(&Unit::USD_CENTS));
     }
 
+    type Mistake<'a> = (&'a str, &'a [&'a str], &'a str);
+
+    /// Each of these is refused with exit code 2 and a message that names what is wrong.
+    fn are_named(mistakes: &[Mistake<'_>]) {
+        for (config, flags, named) in mistakes {
+            let failure = serve(config, flags).unwrap_err();
+            assert!(
+                failure.message().contains(named),
+                "{config}: {}",
+                failure.message()
+            );
+            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
+        }
+    }
+
     #[test]
-    fn every_mistake_names_the_key_and_what_it_wants() {
-        for (config, flags, named) in [
+    fn every_mistake_in_rates_names_the_key_and_what_it_wants() {
+        are_named(&[
             (
                 "relays = [\"ws://x\"]\n[rates]\nmax_age = 1",
-                &[][..],
+                &[],
                 "rates.max_age",
             ),
             (
@@ -427,8 +442,19 @@ mod tests {
                 &["--rate-between", "usd=1-2"],
                 "--rate-between",
             ),
+        ]);
+    }
+
+    #[test]
+    fn every_mistake_in_a_wallet_names_the_key_and_what_it_wants() {
+        are_named(&[
             (
                 "relays = [\"ws://x\"]\n[rails.lightning_lnbits]",
+                &[],
+                "rails.lightning_lnbits.url",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]\nurl = \"https://x\"",
                 &[],
                 "LNBITS_INVOICE_KEY",
             ),
@@ -447,6 +473,12 @@ mod tests {
                 &["--lnbits-key-file", "/nowhere"],
                 "--lnbits-key-file",
             ),
+        ]);
+    }
+
+    #[test]
+    fn every_mistake_names_the_key_and_what_it_wants() {
+        are_named(&[
             ("relay = []", &[], "relay"),
             ("relays = [\"http://x\"]", &[], "relays"),
             ("relays = []", &[], "relays"),
@@ -521,14 +553,6 @@ mod tests {
                 "refund",
             ),
             ("relays = [", &[], "tollkeeper.toml"),
-        ] {
-            let failure = serve(config, flags).unwrap_err();
-            assert!(
-                failure.message().contains(named),
-                "{config}: {}",
-                failure.message()
-            );
-            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
-        }
+        ]);
     }
 }

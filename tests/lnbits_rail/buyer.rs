@@ -170,6 +170,15 @@ async fn a_no_that_is_certain_is_one_without_looking() {
     assert_eq!(error.kind(), RailErrorKind::Refused);
     assert!(!whole(&error).contains("00112233"), "{error}");
     assert_eq!(lnbits.count(Question::Payment), 0);
+    // Turned away unread.
+    lnbits.prank(
+        Question::Pay,
+        Prank::Reply(Reply::Answer(429, "slow down".to_owned())),
+    );
+    let busy = super::handler(&lnbits);
+    let error = pay(&busy, &request).await.unwrap_err();
+    assert_eq!(error.kind(), RailErrorKind::Refused);
+    assert_eq!(lnbits.count(Question::Payment), 0);
     // Nobody there: nothing was sent.
     let nobody = LnbitsConfig::new("http://127.0.0.1:1", ADMIN_KEY).unwrap();
     let nobody = LnbitsHandler::new(&nobody).unwrap();

@@ -75,7 +75,7 @@ impl FakeLnbits {
         let (pushes, _) = broadcast::channel(64);
         let (asked, sockets) = (Arc::clone(&books), pushes.clone());
         let service = HttpService::start(
-            move |question| answer(&asked, question),
+            move |question| answer(&asked, &question),
             move |stream| {
                 let pushes = sockets.subscribe();
                 tokio::spawn(push(stream, pushes));
@@ -250,7 +250,7 @@ fn read_invoice(text: &str, made: u64) -> Option<(String, String, i64)> {
     Some((hash, preimage, msat))
 }
 
-fn answer(books: &Mutex<Books>, asked: Asked) -> Reply {
+fn answer(books: &Mutex<Books>, asked: &Asked) -> Reply {
     let path = asked.path.split('?').next().unwrap_or_default().to_owned();
     let mut books = books.lock().unwrap();
     let question = match (asked.method.as_str(), path.as_str()) {
@@ -272,7 +272,7 @@ fn answer(books: &Mutex<Books>, asked: Asked) -> Reply {
     if let Some(Prank::Reply(reply)) = prank {
         return reply;
     }
-    let honest = honest(&mut books, question, &asked, &path);
+    let honest = honest(&mut books, question, asked, &path);
     match (prank, honest) {
         (Some(Prank::AfterDoing(reply)), _) => reply,
         (Some(Prank::Lie(lie)), Reply::Answer(status, body)) => {

@@ -170,7 +170,10 @@ pub(super) fn warn_if_in_the_clear(config: &LnbitsConfig) {
 
 /// An answer that no is final; silence may pass.
 pub(super) fn tolerate_silence(api: &Api, error: ApiError) -> Result<()> {
-    if matches!(error, ApiError::Http(_) | ApiError::Status(500.., _)) {
+    if matches!(
+        error,
+        ApiError::Http(_) | ApiError::Busy | ApiError::Status(500.., _)
+    ) {
         tracing::error!(
             host = api.host(),
             error = &error as &dyn std::error::Error,
