@@ -69,11 +69,22 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_stderr(command, Stdio::inherit())
+    }
+
+    /// What it says on stderr goes to `file`.
+    #[allow(dead_code, reason = "not every test reads it")]
+    pub(crate) fn start_and_keep_stderr(command: Command, file: &Path) -> Self {
+        let file = std::fs::File::create(file).unwrap();
+        Self::start_with_stderr(command, file.into())
+    }
+
+    fn start_with_stderr(mut command: Command, stderr: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let (sender, lines) = channel();
@@ -131,6 +142,11 @@ impl Running {
 
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
+    }
+
+    #[allow(dead_code, reason = "not every test looks at the process")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM, to this process only.
