@@ -18,9 +18,9 @@ mod counterparts;
 #[path = "support/lnbits.rs"]
 mod lnbits;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tollkeeper::payment::{
     PayOutcome, PaymentHandler, PaymentOrder, PaymentProcessor, SettlementStatus,
@@ -187,4 +187,72 @@ fn the_npm_client_takes_the_wallet_for_development_for_a_wallet() {
     let errors =
         json!({"twice": "PAYMENT_FAILED", "dear": "INSUFFICIENT_BALANCE", "unknown": "NOT_FOUND"});
     assert_eq!(said["errors"], errors);
+}
+
+/// The whole path between programs that others wrote: an MCP server from npm is sold for sats in an LNbits wallet, and bought
+/// with those of another, over a relay from npm.
+#[test]
+fn a_call_moves_sats_from_the_buyers_lnbits_wallet_to_the_sellers() {
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let relay = real.relay(&scratch);
+    let Some(wallets) = Wallets::open(real, &scratch, &relay.url, 100) else {
+        return;
+    };
+    assert_eq!(wallets.balances(), [0, 100]);
+    let mut serve = scratch.tollkeeper("shop");
+    serve
+        .env("NWC_CONNECTION", &wallets.seller)
+        .args(["serve", "--json", "--relay", &relay.url])
+        .args(["--price", "tool:get-sum=21 sat", "--"])
+        .args(real.everything());
+    let shop = Running::start(serve);
+    let ready = shop.next().expect("serve must become ready");
+    let call = |a: &str, budget: &str| {
+        let mut call = scratch.tollkeeper("buyer");
+        call.env("NWC_CONNECTION", &wallets.buyer)
+            .args([
+                "call",
+                ready["npub"].as_str().unwrap(),
+                "tool:get-sum",
+                a,
+                "b=3",
+            ])
+            .args(["--json", "--timeout", "40", "--relay", &relay.url])
+            .args(["--budget", budget]);
+        let output = call.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        (output.status.code(), last)
+    };
+
+    let began = Instant::now();
+    let (code, bought) = call("a=2", "21 sats");
+    let took = began.elapsed();
+    assert_eq!(code, Some(0), "{bought}");
+    let text = &bought["result"]["content"][0]["text"];
+    assert_eq!(text, "The sum of 2 and 3 is 5.");
+    assert_eq!(bought["paid"], json!({ "amount": 21, "unit": "sats" }));
+    assert_eq!(wallets.balances(), [21, 79]);
+    // This wallet says nothing by itself.
+    assert!(took < Duration::from_secs(15), "{took:?}");
+
+    let (code, refused) = call("a=4", "20 sats");
+    assert_eq!((code, &refused["event"]), (Some(1), &json!("error")));
+    assert_eq!(wallets.balances(), [21, 79]);
+
+    let (code, again) = call("a=5", "100 sats");
+    assert_eq!(code, Some(0), "{again}");
+    assert_eq!(wallets.balances(), [42, 58]);
+
+    // More than the wallet holds: the wallet refuses, and nothing moves.
+    for a in ["a=6", "a=7"] {
+        assert_eq!(call(a, "100 sats").0, Some(0));
+    }
+    assert_eq!(wallets.balances(), [84, 16]);
+    let (code, broke) = call("a=8", "100 sats");
+    assert_eq!(code, Some(1), "{broke}");
+    assert_eq!(wallets.balances(), [84, 16]);
 }

@@ -88,7 +88,8 @@ function handler({ adminkey, inkey }) {
         const paid = await ask('POST', '/api/v1/payments', spend, { out: true, bolt11: invoice });
         return done({ preimage: (await look(paid.payment_hash)).preimage, fees_paid: 0 });
       } catch (error) {
-        return failed('PAYMENT_FAILED', error.answer?.detail ?? 'LNbits refused');
+        const detail = error.answer?.detail ?? 'LNbits refused';
+        return failed(/insufficient balance/i.test(detail) ? 'INSUFFICIENT_BALANCE' : 'PAYMENT_FAILED', detail);
       }
     },
   };

@@ -146,6 +146,11 @@ impl Running {
         self.stdin = None;
     }
 
+    #[allow(dead_code, reason = "not every test looks at the process")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, to this process only.
     pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
