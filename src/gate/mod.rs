@@ -31,6 +31,7 @@ mod deliver;
 mod forward;
 mod open_calls;
 mod refuse;
+mod write_later;
 
 // What a restart finds, and what may be forgotten.
 mod housekeep;

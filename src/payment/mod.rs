@@ -42,6 +42,6 @@ pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};
 pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
 pub use request::{PayReq, PaymentOrder, PaymentRequest};
-pub use resource_uri::spellings;
+pub use resource_uri::{has_unclear_host, spellings};
 pub use settlement::{Settlement, SettlementNotice, SettlementStatus};
 pub use unit::Unit;

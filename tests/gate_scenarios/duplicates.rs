@@ -16,7 +16,7 @@ async fn slow(_: Request) -> Answer {
 
 /// C-11, D-01.
 #[tokio::test(start_paused = true)]
-async fn five_copies_of_an_event_are_one_invoice_and_one_execution() {
+async fn d_01_five_copies_of_an_event_are_one_invoice_and_one_execution() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     let sent = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -110,7 +110,7 @@ async fn an_executed_event_gets_its_stored_answer_a_day_later() {
 
 /// C-14, D-28: the client that did not get its invoice publishes the same event again.
 #[tokio::test(start_paused = true)]
-async fn a_lost_invoice_is_sent_again_to_the_same_event() {
+async fn d_28_a_lost_invoice_is_sent_again_to_the_same_event() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     let sent = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_lost_invoice_is_sent_again_to_the_same_event() {
 
 /// C-15, D-13, T-27: the retry of the TypeScript client within one second has the same event id.
 #[tokio::test(start_paused = true)]
-async fn an_explicit_retry_under_the_same_event_id_is_served_after_instant_settlement() {
+async fn d_13_an_explicit_retry_under_the_same_event_id_is_served_after_instant_settlement() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     harness.rail.settle_at_once();
     let client = harness.client(1).explicit();
@@ -143,7 +143,7 @@ async fn an_explicit_retry_under_the_same_event_id_is_served_after_instant_settl
 
 /// D-12, T-27: an observer who publishes an old request again does not get at the grant of the newer one.
 #[tokio::test(start_paused = true)]
-async fn a_replayed_old_request_does_not_take_a_fresh_grant() {
+async fn d_12_a_replayed_old_request_does_not_take_a_fresh_grant() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1).explicit();
     let old = client.call_tool(1, "add", json!({})).await.unwrap();
