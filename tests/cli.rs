@@ -64,7 +64,24 @@ fn a_paid_call_over_three_processes_in_the_clear_and_encrypted() {
             (&row["state"], &row["settled"]),
             (&json!("delivered"), &json!(10))
         );
+        let id = row["id"].as_str().unwrap();
+        for (id, flags, said) in [
+            (&id[..8], &[][..], "Now: done; the answer"),
+            (id, &["--json"], "\"history\""),
+        ] {
+            let mut command = scratch.tollkeeper("server");
+            command
+                .args(["ledger", "show", id, "--ledger", &ledger])
+                .args(flags);
+            let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            assert!(told.contains(said), "{told}");
+        }
     }
+    let mut command = scratch.tollkeeper("server");
+    command.args(["ledger", "show", "00000000", "--ledger", &ledger]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
 }
 
 #[test]

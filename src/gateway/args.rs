@@ -329,10 +329,10 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_name = "STATE", action = ArgAction::Append)]
         state: Vec<crate::ledger::EntryState>,
     },
-    /// Show one entry and its history
+    /// Tell the story of one payment
     Show {
-        /// The event id of the request that was to be paid
-        id: crate::payment::RequestEventId,
+        /// The event id of the request that was to be paid, or of the one that was executed; its first 8 digits are enough
+        id: String,
         #[command(flatten)]
         file: LedgerFile,
     },

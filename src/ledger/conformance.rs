@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Retention,
-    Transition,
+    Applied, Caller, EntryFilter, EntryState, Ledger, LetIn, NewEntry, OpenLimits, Opened,
+    Retention, Transition,
 };
 use crate::payment::{
     Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, Pmi,
@@ -56,6 +56,7 @@ where
     lists_come_in_pages_oldest_first(make().await).await;
     one_payment_request_belongs_to_one_entry(make().await).await;
     an_answered_event_is_remembered(make().await).await;
+    an_event_that_was_let_in_is_remembered(make().await).await;
     pruning_forgets_nothing_that_stands_for_money(make().await).await;
 }
 
@@ -596,6 +597,35 @@ async fn one_payment_request_belongs_to_one_entry<L: Ledger>(ledger: Arc<L>) {
         EntryState::Quoted
     );
     moved(&*ledger, second, vec![issue_as("another")]).await;
+}
+
+async fn an_event_that_was_let_in_is_remembered<L: Ledger>(ledger: Arc<L>) {
+    let noted = |n: u8| LetIn {
+        event: event(n),
+        at: Timestamp::from_secs(u64::from(n)),
+    };
+    ledger
+        .note_let_in((1..=9).map(noted).collect())
+        .await
+        .unwrap();
+    // Noted twice, by two processes or around a restart, is noted.
+    ledger.note_let_in(vec![noted(9)]).await.unwrap();
+    ledger.note_let_in(Vec::new()).await.unwrap();
+    let since = |at: u64| {
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.let_in_since(Timestamp::from_secs(at)).await.unwrap() }
+    };
+    let mut recent = since(5).await;
+    recent.dedup();
+    assert_eq!(recent, (5..=9).map(noted).collect::<Vec<_>>());
+    let (old, now) = (Timestamp::from_secs(1), Timestamp::from_secs(9_000));
+    let retention = Retention::new(old, old, Timestamp::from_secs(4));
+    assert_eq!(ledger.prune(retention).await.unwrap(), 3);
+    let mut left = since(0).await;
+    left.dedup();
+    assert_eq!(left, (4..=9).map(noted).collect::<Vec<_>>());
+    while ledger.prune(Retention::new(old, old, now)).await.unwrap() > 0 {}
+    assert_eq!(since(0).await, []);
 }
 
 async fn an_answered_event_is_remembered<L: Ledger>(ledger: Arc<L>) {

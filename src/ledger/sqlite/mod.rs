@@ -22,8 +22,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
-    Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, LetIn, NewEntry, OpenLimits, Opened, Retention,
+    Standing, Transition,
 };
 use crate::error::{Error, Result};
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
@@ -177,6 +177,16 @@ impl Ledger for SqliteLedger {
             .await
     }
 
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
+        self.write(move |books| moves::note_let_in(books, &events))
+            .await
+    }
+
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
+        self.read(move |connection| reader::let_in_since(connection, since))
+            .await
+    }
+
     async fn prune(&self, retention: Retention) -> Result<usize> {
         let Retention {
             unpaid_before,
@@ -193,7 +203,10 @@ impl Ledger for SqliteLedger {
         let answered = self
             .write(move |books| moves::forget_answered(books, answered_before))
             .await?;
-        Ok(unpaid + responses + answered)
+        let let_in = self
+            .write(move |books| moves::forget_let_in(books, answered_before))
+            .await?;
+        Ok(unpaid + responses + answered + let_in)
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {

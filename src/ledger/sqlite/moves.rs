@@ -6,7 +6,9 @@ use super::books::Books;
 use super::rows::{self, Stored, columns};
 use super::{failure, reader};
 use crate::error::{Error, Result};
-use crate::ledger::{Applied, Caller, Entry, Move, NewEntry, OpenLimits, Opened, Transition};
+use crate::ledger::{
+    Applied, Caller, Entry, LET_IN_AT_MOST, LetIn, Move, NewEntry, OpenLimits, Opened, Transition,
+};
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
 
 /// Everything that may keep an offer from being opened, in one question: an entry that the event opened or claimed, an
@@ -144,6 +146,28 @@ pub(super) fn note_answered(
 ) -> Result<bool> {
     const NOTE: &str = "INSERT OR IGNORE INTO answered (event, at_ms) VALUES (?1, ?2)";
     change(books, NOTE, (event.to_string(), rows::millis(at))).map(|noted| noted == 1)
+}
+
+/// See [`Ledger::note_let_in`](crate::ledger::Ledger::note_let_in). The one job of several statements: what an error leaves of
+/// it does no harm.
+pub(super) fn note_let_in(books: &mut Books, events: &[LetIn]) -> Result<()> {
+    const NOTE: &str = "INSERT INTO let_in (event, at_ms) VALUES (?1, ?2)";
+    for noted in events {
+        change(
+            books,
+            NOTE,
+            (noted.event.to_string(), rows::millis(noted.at)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets events that were let in, the oldest first: they are in order, so the oldest ones tell whether there is more to do.
+pub(super) fn forget_let_in(books: &mut Books, before: Timestamp) -> Result<usize> {
+    const FORGET: &str = "DELETE FROM let_in WHERE number IN (SELECT number FROM let_in ORDER BY number LIMIT 2000) \
+         AND (at_ms < ?1 OR number <= (SELECT max(number) FROM let_in) - ?2)";
+    let most = i64::try_from(LET_IN_AT_MOST).unwrap_or(i64::MAX);
+    change(books, FORGET, (rows::millis(before), most))
 }
 
 /// Forgets entries that ended unpaid.

@@ -6,8 +6,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::failure;
 use super::rows::{self, columns, millis};
 use crate::error::Result;
-use crate::ledger::{Caller, Entry, EntryFilter, STANDING_AT_MOST, Standing};
-use crate::payment::RequestEventId;
+use crate::ledger::{
+    Caller, Entry, EntryFilter, LET_IN_AT_MOST, LetIn, STANDING_AT_MOST, Standing,
+};
+use crate::payment::{RequestEventId, Timestamp};
 
 /// The most questions that share one snapshot.
 const BATCH: usize = 64;
@@ -136,6 +138,27 @@ pub(super) fn of_event(
         .query_row([event.to_string()], rows::read)
         .optional()?;
     Ok(claimed.map(|stored| stored.entry))
+}
+
+/// See [`Ledger::let_in_since`](crate::ledger::Ledger::let_in_since).
+pub(super) fn let_in_since(
+    connection: &Connection,
+    since: Timestamp,
+) -> rusqlite::Result<Vec<LetIn>> {
+    let most = i64::try_from(LET_IN_AT_MOST).unwrap_or(i64::MAX);
+    let mut latest = connection
+        .prepare_cached(
+            "SELECT event, at_ms FROM let_in WHERE at_ms >= ?1 ORDER BY number DESC LIMIT ?2",
+        )?
+        .query_map((millis(since), most), |row| {
+            Ok(LetIn {
+                event: rows::word(row, 0)?,
+                at: rows::time(row.get(1)?),
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    latest.reverse();
+    Ok(latest)
 }
 
 /// See [`Ledger::standing`](crate::ledger::Ledger::standing).

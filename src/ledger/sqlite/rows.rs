@@ -203,7 +203,7 @@ fn value(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn time(millis: i64) -> Timestamp {
+pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }
 
@@ -211,7 +211,7 @@ fn text(word: &str) -> Value {
     Value::Text(word.to_owned())
 }
 
-fn word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     row.get_ref(column)?
         .as_str()?
         .parse()

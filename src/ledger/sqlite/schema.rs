@@ -85,6 +85,11 @@ CREATE TABLE tally (open_offers INTEGER NOT NULL) STRICT;
 INSERT INTO tally VALUES (0);
 ";
 
+/// Read as a whole at the start and otherwise only written, so it needs no index.
+const LET_IN: &str = "
+CREATE TABLE let_in (number INTEGER PRIMARY KEY, event TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+";
+
 /// The columns are the same, in the same order.
 const AWAY_FROM_1: &str = "
 DROP TRIGGER entry_opens;
@@ -253,8 +258,8 @@ fn install(connection: &mut Connection) -> Result<()> {
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(|e| failure(&e))?;
     let steps: &[&str] = match examine(&transaction)? {
-        Found::Nothing => &[ENTRY, INDEXES, BESIDE],
-        Found::Former => &[AWAY_FROM_1, ENTRY, INTO_2, INDEXES],
+        Found::Nothing => &[ENTRY, INDEXES, BESIDE, LET_IN],
+        Found::Former => &[AWAY_FROM_1, ENTRY, INTO_2, INDEXES, LET_IN],
         Found::Ours => &[],
     };
     for step in steps {
