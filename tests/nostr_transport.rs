@@ -171,7 +171,10 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
 
     let cap = Tag::new(["cap", "tool:add", "1", "sats"]);
     pair.server
-        .send(&heard.origin.reply_to, answer(&heard).with_tags(vec![cap]))
+        .send(
+            &heard.origin.reply_to,
+            answer(&heard).with_tags(vec![cap, Tag::new(["x-new", "1"])]),
+        )
         .await
         .unwrap();
     let got = pair.got().await;
@@ -186,7 +189,8 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
             "pmi",
             "payment_interaction",
             "support_oversized_transfer",
-            "cap"
+            "cap",
+            "x-new"
         ]
     );
     assert!(got.signed.contains("\"sig\""));

@@ -425,3 +425,20 @@ async fn the_key_of_the_caller_reaches_the_handler_and_cannot_be_forged() {
     let own = a.keys.public_key().to_hex();
     assert_eq!(params["_meta"], json!({"clientPubkey": own, "other": 1}));
 }
+
+/// N-57
+#[tokio::test]
+async fn a_client_that_lists_no_method_is_asked_once_by_the_first_of_the_server() {
+    let world = world_with_two_methods().await;
+    let a = world.client(Via::Plain).await.tagged(&[]);
+    let call = a.call(json!(1), "add", json!({}));
+    let result = a.buy(&call).await;
+    assert!(result.json.get("result").is_some());
+    let demands: Vec<Heard> = a.about(&call);
+    let demands: Vec<&Heard> = demands
+        .iter()
+        .filter(|h| h.is("payment_required"))
+        .collect();
+    assert_eq!(demands.len(), 1);
+    assert_eq!(demands[0].offer()["pmi"], PMI);
+}
