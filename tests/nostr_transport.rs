@@ -1,5 +1,5 @@
 //! The Nostr transports against relays that work and relays that do not.
-#![allow(clippy::unwrap_used, reason = "this is a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test")]
 
 #[path = "support/faulty_relay.rs"]
 mod faulty_relay;
@@ -14,7 +14,7 @@ use tollkeeper::ErrorKind;
 use tollkeeper::payment::PaymentInteraction;
 use tollkeeper::transport::nostr::{
     Announcement, DevRelay, EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys,
-    NostrServerTransport, ServerInfo,
+    NostrServerTransport, Profile, ServerInfo, discover, find_relays,
 };
 use tollkeeper::transport::{
     Advertisement, ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared,
@@ -171,7 +171,10 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
 
     let cap = Tag::new(["cap", "tool:add", "1", "sats"]);
     pair.server
-        .send(&heard.origin.reply_to, answer(&heard).with_tags(vec![cap]))
+        .send(
+            &heard.origin.reply_to,
+            answer(&heard).with_tags(vec![cap, Tag::new(["x-new", "1"])]),
+        )
         .await
         .unwrap();
     let got = pair.got().await;
@@ -186,7 +189,8 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
             "pmi",
             "payment_interaction",
             "support_oversized_transfer",
-            "cap"
+            "cap",
+            "x-new"
         ]
     );
     assert!(got.signed.contains("\"sig\""));
@@ -985,4 +989,64 @@ async fn a_server_that_takes_no_pieces_is_sent_none() {
         panic!("not a request")
     };
     assert!(!request.params.unwrap().get().contains("progressToken"));
+}
+
+/// N-34, N-35: what is published beside the messages, on the server's own relay and where it is looked for.
+#[tokio::test]
+async fn a_server_is_found_by_what_it_published_and_nobody_else_is_believed() {
+    let (home, bootstrap) = (FaultyRelay::start().await, FaultyRelay::start().await);
+    let keys = NostrKeys::generate();
+    let raw_keys = Keys::parse(&keys.reveal_secret_hex()).unwrap();
+    let server = NostrServerTransport::builder(keys)
+        .relays([home.url()])
+        .bootstrap_relays([bootstrap.url()])
+        .server_info(ServerInfo::new(Some("Test".into()), None, None, None))
+        .connect()
+        .await
+        .unwrap();
+    server.publish_relay_list().await.unwrap();
+    let profile: Profile = serde_json::from_str(r#"{"nip05":"a@example.com"}"#).unwrap();
+    let info = ServerInfo::new(Some("Test".into()), None, None, None);
+    server.publish_profile(&profile.or(&info)).await.unwrap();
+    let mut announcement = Announcement::new();
+    announcement.initialize = Some(raw(&serde_json::json!({"serverInfo": {}})).unwrap());
+    announcement.tools = Some(raw(&serde_json::json!({"tools": []})).unwrap());
+    server.announce(&announcement).await.unwrap();
+    for relay in [&home, &bootstrap] {
+        let kind = async |kind: u16| {
+            let published = relay.wait_for(SOON, |event| event.kind.as_u16() == kind);
+            published.await.expect("it is published")
+        };
+        assert_eq!(kind(10002).await.content, "");
+        assert_eq!(
+            kind(0).await.content,
+            r#"{"name":"Test","nip05":"a@example.com"}"#
+        );
+        kind(11317).await;
+    }
+    assert_eq!(bootstrap.subscriptions(), 0, "nothing is listened to there");
+
+    // Somebody says that he is the server, and something else.
+    let later = nostr_sdk::Timestamp::from(nostr_sdk::Timestamp::now().as_secs() + 10);
+    let mut forged = EventBuilder::new(Kind::from(10002), "")
+        .tag(NostrTag::parse(["r", "ws://evil"]).unwrap())
+        .custom_created_at(later)
+        .sign_with_keys(&Keys::generate())
+        .unwrap();
+    forged.pubkey = raw_keys.public_key();
+    bootstrap.keep(&forged);
+    let urls = [bootstrap.url()];
+    let found = find_relays(&server.server(), &urls, SOON).await.unwrap();
+    assert_eq!(found, [home.url()]);
+    let found = discover(&urls, SOON).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].server.to_string(), raw_keys.public_key().to_hex());
+    assert_eq!(found[0].lists.len(), 1);
+    let stranger = NostrKeys::generate().server_pubkey();
+    assert!(
+        find_relays(&stranger, &urls, SOON)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -38,6 +38,8 @@ pub(super) enum Command {
     Call(CallArgs),
     /// Show what a server offers, for how much, and how it is paid
     Inspect(InspectArgs),
+    /// Show which servers announce themselves on relays, and their prices
+    Discover(DiscoverArgs),
     /// Run a relay for development
     Relay(RelayArgs),
     /// Run wallets for development
@@ -86,6 +88,15 @@ pub(super) struct ServeArgs {
     /// Announce the server, its capabilities and its prices on the relays
     #[arg(long)]
     pub(super) announce: bool,
+    /// Publish on which relays the server is found [default: as --announce]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) relay_list: Option<bool>,
+    /// A relay to publish the announcement on as well; may be repeated
+    #[arg(long = "bootstrap-relay", value_name = "URL")]
+    pub(super) bootstrap_relays: Vec<String>,
+    /// Publish a profile (kind 0) with the name and what else is announced
+    #[arg(long)]
+    pub(super) profile: bool,
     /// The name that is announced
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -200,6 +211,9 @@ pub(super) struct ServerArgs {
     /// A relay to reach it on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
+    /// A relay to ask where the server is found, if no other is known; may be repeated [env: TOLLKEEPER_DISCOVERY_RELAYS]
+    #[arg(long = "discovery-relay", value_name = "URL")]
+    pub(super) discovery_relays: Vec<String>,
     /// Which messages are encrypted: optional (all that the server allows), required or disabled
     #[arg(long, value_name = "MODE", default_value = "optional")]
     pub(super) encryption: EncryptionMode,
@@ -258,6 +272,19 @@ pub(super) struct CallArgs {
 pub(super) struct InspectArgs {
     #[command(flatten)]
     pub(super) server: ServerArgs,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiscoverArgs {
+    /// A relay to look on; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// How long to wait for the relays, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(super) timeout: u64,
     /// Print JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,

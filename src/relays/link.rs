@@ -208,7 +208,9 @@ impl Link {
         }
         self.connected_before = true;
         let mut ping = tokio::time::interval(PING);
-        let mut subscribe_at = (!self.config.deaf.is_cancelled()).then(Instant::now);
+        // Who asks for nothing only sends.
+        let listens = !self.config.subscription.interests.is_empty();
+        let mut subscribe_at = (listens && !self.config.deaf.is_cancelled()).then(Instant::now);
         let mut pause = RESUBSCRIBE_FIRST;
         let mut auths = 0;
         let deaf = self.config.deaf.clone();

@@ -107,6 +107,19 @@ impl Relays {
         self.meanwhile.clone()
     }
 
+    /// Waits until every relay has told what it has kept, or for `patience`; true if every one has.
+    pub(crate) async fn all_ready(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        for link in &self.links {
+            let mut state = link.state.clone();
+            let ready = state.wait_for(|state| *state == LinkState::Ready);
+            if !matches!(timeout_at(deadline, ready).await, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Wants no more events. Sending goes on.
     pub(crate) fn close_intake(&self) {
         self.deaf.cancel();

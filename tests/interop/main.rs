@@ -17,6 +17,7 @@ mod binary;
 mod sdk;
 
 mod buying;
+mod discovery;
 mod explicit;
 mod modes;
 mod oversized;

@@ -253,3 +253,46 @@ fn inspect_shows_what_it_sells() {
     assert_eq!(price("prompt:greet"), 2);
     assert_eq!(price("resource:a://one"), 4);
 }
+
+/// CEP-41: what the server streams passes through `connect` as it is, and a host without a token gets none of it.
+#[test]
+fn open_streams_pass_through_unharmed() {
+    let Some(sdk) = Sdk::get() else { return };
+    let scratch = Scratch::new();
+    let relay = Relay::start(&scratch);
+    for encryption in ["optional", "disabled"] {
+        let server = sdk.server(json!({ "relays": [relay.url], "openStream": true }));
+        let mut command = buyer(&scratch, &server.pubkey, &[&relay.url], "connect");
+        command.args(["--encryption", encryption]);
+        let mut host = Running::start(command);
+        let who = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "0" } });
+        host.ask(0, "initialize", &who);
+        host.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let call = json!({ "name": "stream", "_meta": { "progressToken": 7 } });
+        host.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }));
+        let (answer, before) = host.until(|line| line["id"] == 1);
+        assert_eq!(
+            answer["result"]["content"][0]["text"], "streamed",
+            "{answer}"
+        );
+        let frames: Vec<&str> = before
+            .iter()
+            .filter(|line| line["params"]["cvm"]["type"] == "open-stream")
+            .map(|line| line["params"]["cvm"]["frameType"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            frames,
+            ["start", "chunk", "chunk", "chunk", "close"],
+            "{before:?}"
+        );
+
+        // Without a token there is nothing to stream to: the tool says so, and no progress comes.
+        host.say(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": { "name": "stream" } }));
+        let (answer, before) = host.until(|line| line["id"] == 2);
+        assert_eq!(
+            answer["result"]["content"][0]["text"], "no stream",
+            "{answer}"
+        );
+        assert!(before.is_empty(), "{before:?}");
+    }
+}

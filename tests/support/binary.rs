@@ -35,6 +35,7 @@ impl Scratch {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollkeeper"));
         for name in [
             "TOLLKEEPER_RELAYS",
+            "TOLLKEEPER_DISCOVERY_RELAYS",
             "TOLLKEEPER_SECRET_KEY",
             "TOLLKEEPER_LOG",
             "NWC_CONNECTION",

@@ -11,7 +11,7 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
     Amount, Capability, OnFailure, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
 };
-use crate::transport::nostr::EncryptionMode;
+use crate::transport::nostr::{EncryptionMode, Profile};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -27,6 +27,9 @@ pub(super) struct File {
     pub(super) isolate: Option<bool>,
     pub(super) max_children: Option<usize>,
     pub(super) announce: Option<bool>,
+    pub(super) relay_list: Option<bool>,
+    pub(super) bootstrap_relays: Option<Vec<String>>,
+    pub(super) profile: Option<Profile>,
     pub(super) name: Option<String>,
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,

@@ -17,6 +17,9 @@ mod session;
 mod announce;
 mod outbound;
 
+// Who serves, and where.
+mod discover;
+
 // The two ends.
 mod client;
 mod client_intake;
@@ -28,11 +31,12 @@ mod dev_relay;
 #[cfg(feature = "testing")]
 mod fuzzing;
 
-pub use announce::Announcement;
+pub use announce::{Announcement, Profile};
 pub use client::{NostrClientBuilder, NostrClientTransport};
 pub use config::{EncryptionMode, GiftWrapMode, ServerInfo};
 #[cfg(feature = "dev-relay")]
 pub use dev_relay::DevRelay;
+pub use discover::{AnnouncedServer, discover, find_relays};
 #[cfg(feature = "testing")]
 pub use fuzzing::read_frame;
 pub use keys::{NostrKeys, parse_server};

@@ -18,7 +18,7 @@ use super::server_intake::{Received, Requests};
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
-use crate::relays::Relays;
+use crate::relays::{Relays, Subscription, parse_urls};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
 use crate::wire::{Message, Notification, Tag};
 
@@ -30,6 +30,8 @@ pub struct NostrServerTransport {
     pub(super) settings: Settings,
     pub(super) info: ServerInfo,
     pub(super) relays: Arc<Relays>,
+    /// Relays that are told where the server is, and nothing else.
+    pub(super) bootstrap: Option<Relays>,
     pub(super) advertisement: RwLock<Advertisement>,
     pub(super) announcer: Announcer,
     sessions: Arc<Mutex<Sessions>>,
@@ -42,6 +44,7 @@ pub struct NostrServerTransport {
 pub struct NostrServerBuilder {
     settings: Settings,
     info: ServerInfo,
+    bootstrap: Vec<String>,
 }
 
 impl NostrServerTransport {
@@ -51,6 +54,7 @@ impl NostrServerTransport {
         NostrServerBuilder {
             settings: Settings::new(keys),
             info: ServerInfo::default(),
+            bootstrap: Vec::new(),
         }
     }
 
@@ -63,7 +67,12 @@ impl NostrServerTransport {
     /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
     /// Dropping the transport does the same in the background, as long as the runtime lives.
     pub async fn shutdown(&self) {
-        self.relays.shutdown().await;
+        match &self.bootstrap {
+            None => self.relays.shutdown().await,
+            Some(bootstrap) => {
+                tokio::join!(self.relays.shutdown(), bootstrap.shutdown());
+            }
+        }
     }
 
     pub(super) fn discovery(&self) -> Vec<Tag> {
@@ -213,6 +222,14 @@ impl NostrServerBuilder {
         self
     }
 
+    /// Relays that announcements, the list of relays and the profile are published on as well, so that the server is found
+    /// by those who do not know its own relays.
+    #[must_use]
+    pub fn bootstrap_relays(mut self, relays: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.bootstrap = relays.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// How long [`connect`](Self::connect) waits for the first relay; 30 s unless told otherwise.
     #[must_use]
     pub fn ready_timeout(mut self, patience: Duration) -> Self {
@@ -227,7 +244,15 @@ impl NostrServerBuilder {
     /// [`Config`](crate::ErrorKind::Config) for relays that are none, [`Transport`](crate::ErrorKind::Transport) if
     /// none was ready in time.
     pub async fn connect(self) -> Result<Arc<NostrServerTransport>> {
-        let Self { settings, info } = self;
+        let Self {
+            settings,
+            info,
+            bootstrap,
+        } = self;
+        let bootstrap = match bootstrap.as_slice() {
+            [] => None,
+            urls => Some(parse_urls(urls)?),
+        };
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
         let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let sessions = Arc::new(Mutex::new(Sessions::new()));
@@ -235,7 +260,12 @@ impl NostrServerBuilder {
         let acceptance = Acceptance::new(&settings, None);
         let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), intake);
         relays.ready(settings.ready_timeout).await?;
+        let nothing = Subscription {
+            keys: settings.keys().clone(),
+            interests: Vec::new(),
+        };
         Ok(Arc::new(NostrServerTransport {
+            bootstrap: bootstrap.map(|urls| Relays::spawn(urls, &nothing).0),
             settings,
             info,
             relays: Arc::new(relays),

@@ -29,6 +29,7 @@ const transport = new NostrServerTransport({
   isAnnouncedServer: config.announced ?? false,
   serverInfo: { name: 'contextvm-server', about: 'for tests', website: 'https://example.com' },
   profileMetadata: config.profile,
+  bootstrapRelayUrls: config.bootstrap ?? [],
   oversizedTransfer: config.oversized,
   openStream: { enabled: config.openStream ?? false },
   logLevel: process.env.LOG_LEVEL ?? 'error',
