@@ -7,6 +7,9 @@
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+#[allow(dead_code, reason = "shared with other tests, which need more of it")]
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/lnbits.rs"]
 mod lnbits;
 
@@ -427,4 +430,52 @@ async fn a_call_that_is_priced_in_dollars_moves_sats() {
     );
     client.close().await;
     server.shutdown(Duration::from_secs(2)).await;
+}
+
+/// The same with the binary on both sides of a relay: two commands, an address and a key each.
+#[test]
+fn the_binary_sells_and_buys() {
+    let Some(lnbits) = Lnbits::get() else { return };
+    let (seller, buyer) = (lnbits.wallet("seller", 0), lnbits.wallet("buyer", 100));
+    let scratch = binary::Scratch::new();
+    let relay = binary::Relay::start(&scratch);
+    let mut serve = scratch.tollkeeper("seller");
+    serve
+        .env("LNBITS_URL", &lnbits.url)
+        .env("LNBITS_INVOICE_KEY", &seller.invoice_key)
+        .args(["serve", "--json", "--relay", &relay.url])
+        .args(["--price", "tool:add=21 sat", "--"])
+        .args(binary::mini_mcp());
+    let server = binary::Running::start(serve);
+    let ready = server.next().expect("serve must become ready");
+    for (budget, code) in [("20 sats", 1), ("21 sats", 0)] {
+        let output = scratch
+            .tollkeeper("buyer")
+            .env("LNBITS_URL", &lnbits.url)
+            .env("LNBITS_ADMIN_KEY", &buyer.admin_key)
+            .args([
+                "call",
+                ready["npub"].as_str().unwrap(),
+                "tool:add",
+                "a=1",
+                "b=2",
+            ])
+            .args([
+                "--relay",
+                &relay.url,
+                "--budget",
+                budget,
+                "--json",
+                "--timeout",
+                "30",
+            ])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{budget}: {said}");
+    }
+    assert_eq!(
+        (lnbits.balance(&seller), lnbits.balance(&buyer)),
+        (21_000, 79_000)
+    );
 }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, PricedCapability};
+use crate::payment::{
+    Amount, Margin, PaymentInteraction, PaymentInteractionPolicy, PricedCapability,
+};
 use crate::rails::lightning::Network;
 use crate::rails::lightning::fake_wallet::SWITCHES;
 use crate::transport::nostr::EncryptionMode;
@@ -127,6 +129,10 @@ pub(super) struct SellingArgs {
     pub(super) pending_total: Option<usize>,
     #[command(flatten)]
     pub(super) wallet: WalletArgs,
+    #[command(flatten)]
+    pub(super) lnbits_webhook: LnbitsWebhookArgs,
+    #[command(flatten)]
+    pub(super) rates: RateArgs,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
@@ -141,6 +147,49 @@ pub(super) struct WalletArgs {
     /// The network of the wallet: mainnet, or testnet, signet or regtest, whose coins are not money [default: mainnet]
     #[arg(long, value_name = "NETWORK")]
     pub(super) lightning_network: Option<Network>,
+    #[command(flatten)]
+    pub(super) lnbits: LnbitsArgs,
+}
+
+/// Which LNbits wallet is paid, or pays.
+#[derive(Debug, Args)]
+pub(super) struct LnbitsArgs {
+    /// Where an LNbits server is, whose wallet to use [env: LNBITS_URL]
+    #[arg(long, value_name = "URL")]
+    pub(super) lnbits_url: Option<String>,
+    /// A file with a key of the LNbits wallet: the invoice key to sell, the admin key to buy [env: LNBITS_INVOICE_KEY and
+    /// LNBITS_ADMIN_KEY, the keys themselves]
+    #[arg(long, value_name = "FILE")]
+    pub(super) lnbits_key_file: Option<PathBuf>,
+}
+
+/// Where LNbits may say that something was paid.
+#[derive(Debug, Args)]
+pub(super) struct LnbitsWebhookArgs {
+    /// Listen here for a webhook of LNbits; without one, its websocket and look-ups do
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) lnbits_webhook_listen: Option<SocketAddr>,
+    /// The address under which LNbits reaches that
+    #[arg(long, value_name = "URL")]
+    pub(super) lnbits_webhook_url: Option<String>,
+}
+
+/// At which rates prices in other money are charged in sats.
+#[derive(Debug, Args)]
+pub(super) struct RateArgs {
+    /// What one bitcoin costs, such as 'usd=65000', or where that is written: 'usd=https://…#/USD', with a JSON pointer
+    /// behind the #; may be repeated
+    #[arg(long = "rate", value_name = "CURRENCY=RATE")]
+    pub(super) rates: Vec<String>,
+    /// What to believe of a rate from the web, such as 'usd=20000-200000'; may be repeated
+    #[arg(long, value_name = "CURRENCY=LEAST-MOST")]
+    pub(super) rate_between: Vec<String>,
+    /// How old a rate from the web may be, in seconds; with an older one nothing is quoted [default: 600]
+    #[arg(long, value_name = "SECS")]
+    pub(super) rate_max_age: Option<u64>,
+    /// What to add to a converted price, such as '1.5%' [default: 0%]
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) rate_margin: Option<Margin>,
 }
 
 /// What every command that talks to a server needs to know.

@@ -3,6 +3,9 @@
 //! Every mistake is found here, before anything is started, and names the key and what it wants.
 
 mod file;
+mod lightning;
+mod lnbits;
+mod rates;
 mod wallet;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +19,8 @@ use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, ServerInfo};
 
 use self::file::File;
-pub(super) use self::wallet::Wallet;
+pub(super) use self::lightning::LightningWallet;
+pub(super) use self::rates::Rates;
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -37,7 +41,9 @@ pub(super) struct Selling {
     /// The fake rail was allowed.
     pub(super) fake: bool,
     /// The wallet that takes payments by Lightning.
-    pub(super) wallet: Option<Wallet>,
+    pub(super) wallet: Option<LightningWallet>,
+    /// At which rates prices in other money are charged.
+    pub(super) rates: Rates,
 }
 
 /// What `serve` works with.
@@ -91,7 +97,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     if !selling.prices.is_empty() && !selling.fake && selling.wallet.is_none() {
         return Err(Failure::usage(
             "rails: something has a price, but there is no way to be paid: set NWC_CONNECTION to the connection of a \
-             Lightning wallet (nostr+walletconnect://…), or say --allow-fake for a trial without money",
+             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial without money",
         ));
     }
     let ledger = match args
@@ -130,8 +136,8 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
 }
 
 /// The wallet that a client pays with, if it has one.
-pub(super) fn paying_wallet(args: &WalletArgs) -> Outcome<Option<Wallet>> {
-    wallet::wallet(args, None, Path::to_path_buf)
+pub(super) fn paying_wallet(args: &WalletArgs) -> Outcome<Option<LightningWallet>> {
+    lightning::paying(args)
 }
 
 /// The relays to use: those of the flags, else those of the environment, else `otherwise`.
@@ -180,14 +186,15 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
     let per_client = args.pending_per_client.or(file.limits.pending_per_client);
     let total = args.pending_total.or(file.limits.pending_total);
     let prices = merge_prices(file.prices()?, &args.prices);
-    let section = file.rails.lightning_nwc.as_ref();
+    let rates = rates::rates(&args.rates, &file.rates)?;
     // A wallet in the environment of a server that sells nothing is left alone, unless it is asked for by name.
-    let wanted =
-        section.is_some() || args.wallet.nwc_connection_file.is_some() || !prices.is_empty();
-    let wallet = match wanted {
-        true => wallet::wallet(&args.wallet, section, |path| file.resolve(path))?,
-        false => None,
-    };
+    let wallet = lightning::selling(
+        &args.wallet,
+        &args.lnbits_webhook,
+        &file.rails,
+        !prices.is_empty(),
+        |path| file.resolve(path),
+    )?;
     Ok(Selling {
         prices,
         interaction: args
@@ -201,6 +208,7 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
         ),
         fake: args.allow_fake,
         wallet,
+        rates,
     })
 }
 
@@ -229,6 +237,8 @@ fn is_memory(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use crate::payment::Unit;
 
     use super::super::args::{Cli, Command};
     use super::*;
@@ -297,9 +307,170 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_read_from_the_file_and_flags_replace_them() {
+        let config = r#"
+            relays = ["wss://a"]
+            [rates]
+            max_age = 300
+            margin = "1.5%"
+            [rates.usd]
+            fixed = 65000
+            [rates.eur]
+            url = "https://rates.example.com/v1#/EUR"
+            between = [20000, "200000.50"]
+            every = 30
+            [rates.jpy]
+            fixed = "9500000"
+        "#;
+        let rates = serve(config, &["--allow-fake"]).unwrap().selling.rates;
+        assert_eq!(rates.max_age, Duration::from_secs(300));
+        assert_eq!(rates.margin.basis_points(), 150);
+        assert_eq!((rates.fixed.len(), rates.sources.len()), (2, 1));
+        for (unit, covered) in [
+            ("usd-cents", true),
+            ("eur-cents", true),
+            ("jpy", true),
+            ("gbp-pence", false),
+            ("sats", false),
+        ] {
+            assert_eq!(rates.cover(&unit.parse().unwrap()), covered, "{unit}");
+        }
+        let flags = [
+            "--allow-fake",
+            "--rate",
+            "USD=https://other.example.com/#/data/amount",
+            "--rate-between",
+            "usd=1-1000000",
+            "--rate",
+            "eur=60000",
+            "--rate-margin",
+            "0%",
+            "--rate-max-age",
+            "60",
+        ];
+        let rates = serve(config, &flags).unwrap().selling.rates;
+        assert_eq!((rates.fixed.len(), rates.sources.len()), (2, 1));
+        assert_eq!(*rates.sources[0].unit(), Unit::USD_CENTS);
+        assert_eq!(rates.margin.basis_points(), 0);
+        assert_eq!(rates.max_age, Duration::from_secs(60));
+        let none = serve("relays = [\"wss://a\"]", &["--allow-fake"]).unwrap();
+        assert!(!none.selling.rates.cover(&Unit::USD_CENTS));
+    }
+
+    type Mistake<'a> = (&'a str, &'a [&'a str], &'a str);
+
+    /// Each of these is refused with exit code 2 and a message that names what is wrong.
+    fn are_named(mistakes: &[Mistake<'_>]) {
+        for (config, flags, named) in mistakes {
+            let failure = serve(config, flags).unwrap_err();
+            assert!(
+                failure.message().contains(named),
+                "{config}: {}",
+                failure.message()
+            );
+            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
+        }
+    }
+
+    #[test]
+    fn every_mistake_in_rates_names_the_key_and_what_it_wants() {
+        are_named(&[
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmax_age = 1",
+                &[],
+                "rates.max_age",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmargin = \"1\"",
+                &[],
+                "rates.margin",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmargn = \"1%\"",
+                &[],
+                "margn",
+            ),
+            ("relays = [\"ws://x\"]\n[rates.usd]", &[], "rates.usd"),
+            ("relays = [\"ws://x\"]\n[rates.usd]\nfixd = 1", &[], "fixd"),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = 65000.5",
+                &[],
+                "rates.usd: fixed",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = \"much\"",
+                &[],
+                "rates.usd",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = 1\nurl = \"https://x\"",
+                &[],
+                "rates.usd",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"https://x#/USD\"",
+                &[],
+                "between",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"https://x#USD\"\nbetween = [1, 2]",
+                &[],
+                "JSON pointer",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"x\"\nbetween = [1, 2]",
+                &[],
+                "the address of the rate",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.sat]\nfixed = 1",
+                &[],
+                "rates.sat",
+            ),
+            ("relays = [\"ws://x\"]", &["--rate", "usd"], "--rate"),
+            (
+                "relays = [\"ws://x\"]",
+                &["--rate-between", "usd=1-2"],
+                "--rate-between",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn every_mistake_in_a_wallet_names_the_key_and_what_it_wants() {
+        are_named(&[
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]",
+                &[],
+                "rails.lightning_lnbits.url",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]\nurl = \"https://x\"",
+                &[],
+                "LNBITS_INVOICE_KEY",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]\nadmin_key = \"0123\"",
+                &[],
+                "admin_key",
+            ),
+            (
+                "relays = [\"ws://x\"]",
+                &["--lnbits-url", "https://x"],
+                "LNBITS_INVOICE_KEY",
+            ),
+            (
+                "relays = [\"ws://x\"]",
+                &["--lnbits-key-file", "/nowhere"],
+                "--lnbits-key-file",
+            ),
+        ]);
+    }
+
+    #[test]
     fn every_mistake_names_the_key_and_what_it_wants() {
-        for (config, flags, named) in [
-            ("relay = []", &[][..], "relay"),
+        are_named(&[
+            ("relay = []", &[], "relay"),
             ("relays = [\"http://x\"]", &[], "relays"),
             ("relays = []", &[], "relays"),
             (
@@ -368,14 +539,6 @@ mod tests {
                 "--allow-fake",
             ),
             ("relays = [", &[], "tollkeeper.toml"),
-        ] {
-            let failure = serve(config, flags).unwrap_err();
-            assert!(
-                failure.message().contains(named),
-                "{config}: {}",
-                failure.message()
-            );
-            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
-        }
+        ]);
     }
 }

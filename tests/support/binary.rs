@@ -38,6 +38,9 @@ impl Scratch {
             "TOLLKEEPER_SECRET_KEY",
             "TOLLKEEPER_LOG",
             "NWC_CONNECTION",
+            "LNBITS_URL",
+            "LNBITS_INVOICE_KEY",
+            "LNBITS_ADMIN_KEY",
         ] {
             command.env_remove(name);
         }
@@ -73,11 +76,10 @@ impl Running {
         Self::start_with_stderr(command, Stdio::inherit())
     }
 
-    /// What it says on stderr goes to `file`.
-    #[allow(dead_code, reason = "not every test reads it")]
-    pub(crate) fn start_and_keep_stderr(command: Command, file: &Path) -> Self {
-        let file = std::fs::File::create(file).unwrap();
-        Self::start_with_stderr(command, file.into())
+    /// With everything that it logs in `log`.
+    #[allow(dead_code, reason = "not every test reads logs")]
+    pub(crate) fn start_logging(command: Command, log: std::fs::File) -> Self {
+        Self::start_with_stderr(command, log.into())
     }
 
     fn start_with_stderr(mut command: Command, stderr: Stdio) -> Self {

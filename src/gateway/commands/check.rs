@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::in_sats;
 use crate::gate::{Listed as Price, PriceList};
 use crate::gateway::args::CheckArgs;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
-use crate::gateway::config::Selling;
+use crate::gateway::config::{LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
@@ -18,25 +19,36 @@ pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let prices = wire_up::price_list(&selling)?;
     print_rails(&selling, args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
-        return without_server(&prices, args.json);
+        without_server(&prices, args.json);
+        return in_sats::print(&selling, &prices, args.json).await;
     };
     let children = Children::start(command, None).await?;
     let catalogue = Arc::clone(&children.catalogue().borrow());
     children.stop().await;
     let verdict = hold_against(&prices, &catalogue);
     verdict.print(args.json);
-    verdict.outcome()
+    let converted = in_sats::print(&selling, &prices, args.json).await;
+    verdict.outcome().and(converted)
 }
 
 /// The ways of being paid, by what is configured: nobody is asked.
 fn print_rails(selling: &Selling, as_json: bool) {
     let mut rails = Vec::new();
-    if let Some(wallet) = &selling.wallet {
-        let (name, network) = (wallet.connection.wallet(), wallet.network);
-        rails.push((
-            BITCOIN_LIGHTNING_BOLT11,
-            format!("NIP-47 wallet {name}, {network}"),
-        ));
+    match &selling.wallet {
+        None => {}
+        Some(LightningWallet::Nwc(wallet)) => {
+            let (name, network) = (wallet.connection.wallet(), wallet.network);
+            rails.push((
+                BITCOIN_LIGHTNING_BOLT11,
+                format!("NIP-47 wallet {name}, {network}"),
+            ));
+        }
+        Some(LightningWallet::Lnbits(config)) => {
+            rails.push((
+                BITCOIN_LIGHTNING_BOLT11,
+                format!("LNbits at {}", config.host()),
+            ));
+        }
     }
     if selling.fake {
         rails.push((FAKE, "settles by itself, not money".to_owned()));
@@ -50,13 +62,13 @@ fn print_rails(selling: &Selling, as_json: bool) {
     }
     if rails.is_empty() && !selling.prices.is_empty() {
         output::remark(
-            "there is no way to be paid yet: set NWC_CONNECTION, or say --allow-fake for a trial",
+            "there is no way to be paid yet: set NWC_CONNECTION, or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial",
         );
     }
 }
 
 /// Without a server there is only the list itself to check, and that is done.
-fn without_server(prices: &PriceList, as_json: bool) -> Outcome {
+fn without_server(prices: &PriceList, as_json: bool) {
     for entry in prices.entries() {
         if as_json {
             output::json(&json!({
@@ -73,7 +85,6 @@ fn without_server(prices: &PriceList, as_json: bool) -> Outcome {
             "the rules are sound; to see what they price, add -- and the command of the server",
         );
     }
-    Ok(())
 }
 
 /// What is listed, with the rules that price it; then the rules that price nothing.

@@ -2,6 +2,7 @@
 
 // Selling.
 mod check;
+mod in_sats;
 mod ledger;
 mod serve;
 

@@ -39,14 +39,15 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let ledger = wire_up::server_ledger(&serving.ledger)?;
     let starting = async {
-        let (children, lightning) = tokio::try_join!(
+        let (children, lightning, rates) = tokio::try_join!(
             async { Ok(Children::start(command, serving.isolation).await?) },
             wire_up::lightning(&serving.selling),
+            wire_up::rates(&serving.selling.rates),
         )?;
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
-        let payments = wire_up::server_payments(&serving.selling, ledger, check, lightning)?;
+        let payments = wire_up::server_payments(&serving.selling, ledger, check, lightning, rates)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         Outcome::Ok((children, transport, paid))

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::lnbits::LightningLnbits;
+use super::rates::RatesSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
@@ -32,6 +34,7 @@ pub(super) struct File {
     price: Vec<Price>,
     pub(super) limits: Limits,
     pub(super) rails: Rails,
+    pub(super) rates: RatesSection,
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -63,6 +66,7 @@ pub(super) struct Limits {
 pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
     pub(super) lightning_nwc: Option<LightningNwc>,
+    pub(super) lightning_lnbits: Option<LightningLnbits>,
 }
 
 /// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.

@@ -187,10 +187,11 @@ fn check_fields(signed: &SignedRawBolt11Invoice) -> Result<(), RailError> {
     if !signed.check_signature() {
         return wrong("the invoice is not signed by its payee");
     }
-    let (mut hashes, mut descriptions, mut expiries) = (0, 0, 0);
+    let (mut hashes, mut secrets, mut descriptions, mut expiries) = (0, 0, 0, 0);
     for field in signed.raw_invoice().known_tagged_fields() {
         match field {
             TaggedField::PaymentHash(_) => hashes += 1,
+            TaggedField::PaymentSecret(_) => secrets += 1,
             TaggedField::Description(_) | TaggedField::DescriptionHash(_) => descriptions += 1,
             TaggedField::ExpiryTime(_) => expiries += 1,
             TaggedField::Features(features) if features.requires_unknown_bits() => {
@@ -199,9 +200,9 @@ fn check_fields(signed: &SignedRawBolt11Invoice) -> Result<(), RailError> {
             _ => {}
         }
     }
-    match (hashes, descriptions, expiries) {
-        (1, 0 | 1, 0 | 1) => Ok(()),
-        _ => wrong("the invoice says something twice, or has no payment hash"),
+    match (hashes, secrets, descriptions, expiries) {
+        (1, 1, 1, 0 | 1) => Ok(()),
+        _ => wrong("the invoice lacks something, or says it twice"),
     }
 }
 

@@ -57,7 +57,8 @@ impl HttpRateConfig {
             return Err(Error::config("sats need no rate"));
         }
         let (url, pointer) = url.split_once('#').unwrap_or((url, ""));
-        let url = parse_url(url)?;
+        let url = parse_url(url)
+            .map_err(|error| Error::config(format!("the address of the rate {error}")))?;
         let pointer = Pointer::parse(pointer).ok_or_else(|| {
             Error::config("what follows # must be a JSON pointer, such as #/USD or #/data/amount")
         })?;

@@ -44,10 +44,11 @@ impl LnbitsConfig {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an address or a key that cannot be one. The key is not repeated.
     pub fn new(url: &str, key: &str) -> Result<Self> {
-        let url = parse_url(url)?;
+        let url = parse_url(url)
+            .map_err(|error| Error::config(format!("the address of LNbits {error}")))?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Error::config(
-                "must be the address of LNbits alone, without ? and #",
+                "the address of LNbits must stand alone, without ? and #",
             ));
         }
         Ok(Self {
@@ -74,9 +75,12 @@ impl LnbitsConfig {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a `public_url` that cannot be one.
     pub fn webhook(mut self, listen: SocketAddr, public_url: &str) -> Result<Self> {
-        let public_url = parse_url(public_url)?;
+        let public_url = parse_url(public_url)
+            .map_err(|error| Error::config(format!("the address of the webhook {error}")))?;
         if public_url.query().is_some() || public_url.fragment().is_some() {
-            return Err(Error::config("must be an address without ? and #"));
+            return Err(Error::config(
+                "the address of the webhook must be without ? and #",
+            ));
         }
         self.webhook = Some(WebhookConfig { listen, public_url });
         Ok(self)
@@ -91,8 +95,9 @@ impl LnbitsConfig {
         self
     }
 
-    /// Host and port, for logs and errors.
-    pub(super) fn host(&self) -> String {
+    /// Host and port: what of it may be printed.
+    #[must_use]
+    pub fn host(&self) -> String {
         host_of(&self.url)
     }
 }
@@ -124,7 +129,7 @@ impl ApiKey {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if text.is_empty() || text.len() > 128 || !text.bytes().all(legal) {
             return Err(Error::config(
-                "must be a key of a wallet of LNbits: 32 hex digits",
+                "a key of an LNbits wallet must be 32 hex digits, as its page shows them",
             ));
         }
         Ok(Self(text.to_owned()))

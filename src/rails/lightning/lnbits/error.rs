@@ -27,6 +27,8 @@ pub(super) enum ApiError {
     Redirects,
     /// It does not know the key, or the key may not do this.
     Key(u16),
+    /// It is asked too often, and turned this away unread.
+    Busy,
     /// There is nothing of that name.
     NotFound,
     /// It says no, in its own words: nothing was done.
@@ -58,6 +60,7 @@ impl ApiError {
                 Some(to) if to.contains("first_install") => Self::NotInstalled,
                 _ => Self::Redirects,
             },
+            (429, _) => Self::Busy,
             (401 | 403, Some(_)) => Self::Key(answer.status),
             (404, Some(_)) if detail.contains("Wallet") => Self::Key(404),
             (404, Some(_)) => Self::NotFound,
@@ -72,7 +75,10 @@ impl ApiError {
 
     /// Whether nothing can have been done, because LNbits never took the request on.
     pub(super) fn is_certain(&self) -> bool {
-        matches!(self, Self::Http(HttpError::NotSent(_)) | Self::Key(_))
+        matches!(
+            self,
+            Self::Http(HttpError::NotSent(_)) | Self::Key(_) | Self::Busy
+        )
     }
 
     /// Whether it is no more than an answer that was lost: asking again may help.
@@ -90,7 +96,9 @@ impl ApiError {
             Self::Http(error) => RailError::unknown(text).with_source(error),
             Self::Invalid(_) => RailError::invalid(text),
             Self::NotInstalled | Self::Key(_) | Self::Refused(_) => RailError::refused(text),
-            Self::Redirects | Self::NotFound | Self::Status(..) => RailError::unknown(text),
+            Self::Redirects | Self::Busy | Self::NotFound | Self::Status(..) => {
+                RailError::unknown(text)
+            }
         }
     }
 }
@@ -111,6 +119,9 @@ impl fmt::Display for ApiError {
             }
             Self::Key(403) => f.write_str("this key may not do that: paying takes the admin key"),
             Self::Key(_) => f.write_str("it does not know this key"),
+            Self::Busy => f.write_str(
+                "it is asked more often than it allows (LNBITS_RATE_LIMIT_NO in its settings)",
+            ),
             Self::NotFound => f.write_str("it knows nothing of that name"),
             Self::Refused(detail) => with(f, "it says no", detail),
             Self::Status(status, detail) => with(f, &format!("it answered with status {status}"), detail),
@@ -201,6 +212,7 @@ mod tests {
             (400, "<html>bad request</html>", false, false),
             (500, r#"{"detail":"Unexpected error!"}"#, false, false),
             (502, "", false, false),
+            (429, "slow down", false, true),
             (401, r#"{"detail":"No Api Key provided."}"#, false, true),
             (
                 403,

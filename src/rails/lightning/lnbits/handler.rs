@@ -169,7 +169,10 @@ impl PaymentHandler for LnbitsHandler {
                 }
                 false
             }
-            Err(error) if error.is_certain() => return Err(error.into_rail(self.api.host())),
+            Err(error) if error.is_certain() => {
+                let text = format!("LNbits at {}: {error}; nothing was paid", self.api.host());
+                return Err(RailError::refused(text).with_source(error));
+            }
             Err(error) => {
                 tracing::warn!(
                     host = self.api.host(),

@@ -109,9 +109,9 @@ pub(super) struct Page {
 /// A wallet, as its key shows it.
 #[derive(Deserialize)]
 pub(super) struct Wallet {
-    /// In millisatoshis. It must be there: it is what tells LNbits from any other JSON.
+    /// It must be there: it is what tells LNbits from any other JSON.
     #[serde(rename = "balance")]
-    pub(super) _balance: i64,
+    pub(super) _balance: serde_json::Number,
     /// Shown to the admin key only.
     #[serde(default)]
     pub(super) id: Option<String>,

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,8 +28,6 @@ use crate::rails::lightning::bolt11::{check_made, description_of, msat_of, sats_
 const REMEMBERED: usize = 4096;
 /// How many pages of settlements are read at a time. What lies beyond is found by look-ups of one each.
 const MOST_PAGES: usize = 10;
-/// How far LNbits's clock may be off ours.
-const SKEW: Duration = Duration::from_secs(600);
 
 /// Makes invoices of an LNbits wallet and says whether they were paid.
 pub struct LnbitsProcessor {
@@ -173,7 +170,10 @@ pub(super) fn warn_if_in_the_clear(config: &LnbitsConfig) {
 
 /// An answer that no is final; silence may pass.
 pub(super) fn tolerate_silence(api: &Api, error: ApiError) -> Result<()> {
-    if matches!(error, ApiError::Http(_) | ApiError::Status(500.., _)) {
+    if matches!(
+        error,
+        ApiError::Http(_) | ApiError::Busy | ApiError::Status(500.., _)
+    ) {
         tracing::error!(
             host = api.host(),
             error = &error as &dyn std::error::Error,
@@ -250,12 +250,11 @@ impl PaymentProcessor for LnbitsProcessor {
         &self,
         made_since: Timestamp,
     ) -> Result<Option<Vec<SettlementNotice>>, RailError> {
-        let since = made_since.minus(SKEW);
         let mut notices = Vec::new();
         for number in 0..MOST_PAGES {
             let page = self
                 .api
-                .settled(since, number)
+                .settled(made_since, number)
                 .await
                 .map_err(|error| error.into_rail(self.api.host()))?;
             let full = page.len() >= PAGE;
