@@ -1050,3 +1050,107 @@ async fn a_server_is_found_by_what_it_published_and_nobody_else_is_believed() {
             .is_empty()
     );
 }
+
+/// A relay that wants to know who asks (NIP-42), as the only one.
+#[tokio::test]
+async fn a_relay_that_asks_who_is_there_is_told() {
+    let relay = FaultyRelay::start().await;
+    relay.set(|faults| faults.require_auth = true);
+    for encryption in [EncryptionMode::Disabled, EncryptionMode::Required] {
+        let pair = pair(&[relay.url()], encryption, GiftWrapMode::Optional).await;
+        goes_there_and_back(&pair, 1).await;
+    }
+}
+
+async fn goes_there_and_back(pair: &Pair, n: i64) {
+    let prepared = pair.ask(&call(n)).await;
+    let mut heard = pair.heard().await;
+    while heard.origin.redelivered {
+        heard = pair.heard().await;
+    }
+    assert_eq!(heard.origin.event, prepared.event);
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
+    assert_eq!(pair.got().await.in_reply_to, Some(prepared.event));
+}
+
+/// One relay of two is as bad as relays can be; every call is heard once and answered once, through the other one.
+#[tokio::test]
+async fn a_hostile_relay_beside_a_good_one_changes_nothing() {
+    type Fault = fn(&mut faulty_relay::Faults);
+    let faults: [(&str, Fault); 9] = [
+        ("refuses", |f| {
+            f.answer = Answer::Refuse("blocked: no".into())
+        }),
+        ("is too small", |f| {
+            f.answer = Answer::Refuse("invalid: event too large".into());
+        }),
+        ("limits the rate", |f| {
+            f.answer = Answer::Refuse("rate-limited: slow down".into());
+        }),
+        ("says nothing", |f| f.answer = Answer::Silence),
+        ("loses everything", |f| f.drop_all(|_| true)),
+        ("repeats everything", |f| f.duplicates = 3),
+        ("is late", |f| f.delay = Duration::from_millis(400)),
+        ("lies", |f| f.corrupt_first = true),
+        ("closes subscriptions", |f| {
+            f.close_subscriptions = Some((usize::MAX, "error: shutting down".into()));
+        }),
+    ];
+    for (what, fault) in faults {
+        let (bad, good) = (FaultyRelay::start().await, FaultyRelay::start().await);
+        let urls = [bad.url(), good.url()];
+        let pair = pair(&urls, EncryptionMode::Optional, GiftWrapMode::Optional).await;
+        // Both must be subscribed to, else there is nothing to compare.
+        good.subscribed(2).await;
+        bad.set(fault);
+        for n in 1..=3 {
+            let done = timeout(SOON, goes_there_and_back(&pair, n));
+            done.await.unwrap_or_else(|_| panic!("a relay that {what}"));
+        }
+        // What the other relay brings later is the same.
+        tokio::time::sleep(QUIET * 2).await;
+        assert!(
+            timeout(QUIET, pair.client.recv()).await.is_err(),
+            "{what}: answered twice"
+        );
+        while let Ok(heard) = timeout(QUIET, pair.server.recv()).await {
+            // A relay that repeats what was published once looks like an author who repeats it; the gate knows the event.
+            assert!(heard.unwrap().origin.redelivered, "{what}");
+        }
+    }
+}
+
+/// Its connections last for nothing: it is tried again, ever less often, and used as soon as it behaves.
+#[tokio::test]
+async fn a_relay_that_comes_and_goes_is_used_while_it_is_there() {
+    let relay = FaultyRelay::start().await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    for n in 1..=2 {
+        relay.disconnect_all();
+        goes_there_and_back(&pair, n).await;
+        assert_eq!(
+            pair.client.relay_health(SOON).await,
+            [(relay.url(), "ready")]
+        );
+    }
+    relay.set(|faults| faults.refuse_for(Duration::from_secs(3600)));
+    relay.disconnect_all();
+    let health = pair.client.relay_health(Duration::ZERO).await;
+    let (_, state) = &health[0];
+    assert!(["ready", "down"].contains(state), "{health:?}");
+    timeout(SOON, async {
+        while pair.client.relay_health(Duration::ZERO).await[0].1 != "down" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+}

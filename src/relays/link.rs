@@ -3,6 +3,7 @@
 //! A task owns the connection. Its [`Reader`] hands events on, its writer sends what the [`Outbox`] holds.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,12 @@ use crate::error::{Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// The pause before a relay is tried again: first, and at most. A relay that was gone is back within the minute for which
+/// a message is kept.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(15);
+/// A connection that lasted so long was a good one: the next pause is the first again.
+const GOOD: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUBSCRIBE_FIRST: Duration = Duration::from_secs(1);
@@ -101,7 +107,9 @@ struct Link {
 impl Link {
     async fn run(mut self) {
         let stop = self.config.stop.clone();
+        let mut pause = RETRY;
         while let Some(socket) = stop.run_until_cancelled(self.connect()).await {
+            let since = Instant::now();
             self.state.send_replace(LinkState::Connected);
             tracing::info!(relay = shown(&self.config.url), "connected");
             let (mut sink, mut stream) = socket.split();
@@ -133,13 +141,18 @@ impl Link {
                 .map(|error| error.to_string())
                 .unwrap_or_default();
             tracing::info!(relay = shown(&self.config.url), cause, "disconnected");
+            // A relay that takes connections and ends them is not asked for them every second.
+            if since.elapsed() >= GOOD {
+                pause = RETRY;
+            }
             if stop
-                .run_until_cancelled(self.collect_during(sleep(RETRY)))
+                .run_until_cancelled(self.collect_during(sleep(spread(pause))))
                 .await
                 .is_none()
             {
                 return;
             }
+            pause = (pause * 2).min(RETRY_MOST);
         }
     }
 
@@ -161,6 +174,7 @@ impl Link {
 
     async fn connect(&mut self) -> Socket {
         let mut said = false;
+        let mut pause = RETRY;
         loop {
             let url = self.config.url.clone();
             let attempt = timeout(CONNECT_TIMEOUT, socket::connect(&url));
@@ -170,13 +184,15 @@ impl Link {
                     said = true;
                     tracing::warn!(
                         relay = shown(&url),
-                        "cannot connect; trying again every second"
+                        most_secs = RETRY_MOST.as_secs(),
+                        "cannot connect; trying again, less and less often"
                     );
                 }
                 _ => {}
             }
             self.outbox.expire(Instant::now());
-            self.collect_during(sleep(RETRY)).await;
+            self.collect_during(sleep(spread(pause))).await;
+            pause = (pause * 2).min(RETRY_MOST);
         }
     }
 
@@ -306,6 +322,12 @@ impl Link {
     }
 }
 
+/// A pause that is not the same for everybody whom a relay lost at once: a quarter more or less.
+fn spread(pause: Duration) -> Duration {
+    let random = u32::try_from(RandomState::new().hash_one(()) % 512).unwrap_or_default();
+    pause * (768 + random) / 1024
+}
+
 async fn put(sink: &mut SplitSink<Socket, Frame>, frame: Frame) -> Result<()> {
     within(sink.send(frame)).await
 }
@@ -334,6 +356,14 @@ pub(crate) fn shown(url: &RelayUrl) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_differ_by_a_quarter_at_most() {
+        for _ in 0..100 {
+            let pause = spread(Duration::from_secs(8));
+            assert!((6000..=10_000).contains(&pause.as_millis()), "{pause:?}");
+        }
+    }
 
     #[test]
     fn an_address_is_shown_without_what_may_be_secret() {

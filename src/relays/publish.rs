@@ -120,6 +120,19 @@ impl Relays {
         true
     }
 
+    /// How each relay is at the moment: its address, without what may be secret in it, and a word.
+    pub(crate) fn health(&self) -> Vec<(String, &'static str)> {
+        let word = |link: &RelayLink| match *link.state.borrow() {
+            LinkState::Down => "down",
+            LinkState::Connected => "connected",
+            LinkState::Ready => "ready",
+        };
+        self.links
+            .iter()
+            .map(|link| (link::shown(&link.url), word(link)))
+            .collect()
+    }
+
     /// Wants no more events. Sending goes on.
     pub(crate) fn close_intake(&self) {
         self.deaf.cancel();

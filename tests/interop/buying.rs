@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::binary::{Relay, Scratch, Server};
 use crate::sdk::{Client, Sdk, named};
 
-const PRICES: [&str; 10] = [
+const PRICES: [&str; 12] = [
     "--price",
     "tool:add=7 sat",
     "--price",
@@ -16,6 +16,8 @@ const PRICES: [&str; 10] = [
     "resource:mini://item/*=4 sat",
     "--price",
     "method:completion/complete=1 sat",
+    "--price",
+    "method:resources/subscribe=9 sat",
 ];
 
 fn config(shop: &Server, relays: &[&Relay]) -> Value {
@@ -209,6 +211,11 @@ fn prompts_resources_and_completions_are_paid_for_like_tools() {
             "completion/complete",
             json!({ "ref": reference, "argument": { "name": "who", "value": "" } }),
             Some(1),
+        ),
+        (
+            "resources/subscribe",
+            json!({ "uri": "mini://one" }),
+            Some(9),
         ),
     ] {
         let done = client.request(method, params);

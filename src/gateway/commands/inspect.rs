@@ -12,10 +12,13 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::wire_up;
 use crate::payment::{PaymentInteraction, Pmi};
+use crate::transport::nostr::NostrClientTransport;
 use crate::transport::{ClientInbound, ClientTransport, Introduction};
 use crate::wire::{ErrorObject, Message, Notification, Request, Response, Tag, method};
 
 const MOST_PAGES: usize = 1000;
+/// How long slower relays are waited for before it is said that they are not there.
+const OTHER_RELAYS: Duration = Duration::from_secs(3);
 
 const LISTS: [(&str, &str, &str); 4] = [
     (method::TOOLS_LIST, "tools", "tool"),
@@ -33,12 +36,15 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
         tags: Vec::new(),
     };
     let outcome = inspection.run(args.json).await;
+    if outcome.is_ok() {
+        inspection.print_health(args.json).await;
+    }
     inspection.transport.close().await;
     outcome
 }
 
 struct Inspection {
-    transport: Arc<dyn ClientTransport>,
+    transport: Arc<NostrClientTransport>,
     patience: Duration,
     next: i64,
     /// All tags of all answers: a server introduces itself in the first of them.
@@ -151,6 +157,21 @@ impl Inspection {
             }
         }
         Err(Failure::failed("the connection to the relays was closed"))
+    }
+
+    /// Which of the relays are there: an answer needs one of them.
+    async fn print_health(&self, as_json: bool) {
+        let relays = self.transport.relay_health(OTHER_RELAYS).await;
+        if !as_json {
+            output::line("");
+        }
+        for (relay, state) in relays {
+            if as_json {
+                output::json(&json!({ "event": "relay", "relay": relay, "state": state }));
+            } else {
+                output::line(&format!("relay       {relay}  {state}"));
+            }
+        }
     }
 
     async fn say(&self, said: Notification) -> Outcome {

@@ -63,6 +63,13 @@ impl NostrClientTransport {
         self.relays.shutdown().await;
     }
 
+    /// How each relay is, once all are ready or `patience` is over: its address and `ready`, `connected` (but not
+    /// subscribed) or `down`.
+    pub async fn relay_health(&self, patience: Duration) -> Vec<(String, &'static str)> {
+        self.relays.all_ready(patience).await;
+        self.relays.health()
+    }
+
     fn route(&self) -> Route {
         if self.settings.encryption == EncryptionMode::Disabled {
             return Route::plain();
