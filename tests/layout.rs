@@ -127,7 +127,9 @@ const HOMES: &[(&str, &[&str])] = &[
     // The memory pair makes event ids, as a relay transport does.
     ("sha2", &["wire/", "transport/memory.rs"]),
     ("glob", &["payment/"]),
+    ("boon", &["gateway/"]),
     ("clap", &["gateway/"]),
+    ("regex", &["gateway/"]),
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),

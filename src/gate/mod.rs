@@ -32,6 +32,7 @@ mod deliver;
 mod forward;
 mod open_calls;
 mod refuse;
+mod write_later;
 
 // What a restart finds, and what may be forgotten.
 mod housekeep;
@@ -49,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::convert::can_charge;
-use self::journal::Journal;
+use self::journal::{Journal, Scribe};
 use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
@@ -176,6 +177,8 @@ pub struct Gate {
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
     journal: Journal,
+    /// Has them written down.
+    scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
     knocks: Knocks,
@@ -201,6 +204,7 @@ impl Gate {
         let (forwarded, to_handler) = mpsc::channel(FORWARD_QUEUE);
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let (scribe, let_in) = Scribe::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
         let gate = Arc::new(Self {
             prices: parts.prices,
@@ -216,6 +220,7 @@ impl Gate {
             parked: Mutex::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
+            scribe,
             knocked: Journal::default(),
             knocks: Knocks::default(),
             modes: Modes::default(),
@@ -228,6 +233,8 @@ impl Gate {
         });
         gate.tasks.spawn(settle::act_on(Arc::clone(&gate), watched));
         gate.tasks.spawn(housekeep::housekeep(Arc::clone(&gate)));
+        gate.tasks
+            .spawn(journal::write_down(Arc::clone(&gate), let_in));
         (gate, to_handler)
     }
 

@@ -12,6 +12,7 @@ use crate::payment::{
     Amount, Margin, PaymentInteraction, PaymentInteractionPolicy, PricedCapability,
 };
 use crate::rails::lightning::Network;
+use crate::rails::lightning::fake_wallet::SWITCHES;
 use crate::transport::nostr::EncryptionMode;
 
 /// Sell any MCP server over Nostr relays, and buy from one.
@@ -37,8 +38,15 @@ pub(super) enum Command {
     Call(CallArgs),
     /// Show what a server offers, for how much, and how it is paid
     Inspect(InspectArgs),
+    /// Show which servers announce themselves on relays, and their prices
+    Discover(DiscoverArgs),
     /// Run a relay for development
     Relay(RelayArgs),
+    /// Run wallets for development
+    Wallet {
+        #[command(subcommand)]
+        command: WalletCommand,
+    },
     /// Show which rule prices what, and what is left free
     Check(CheckArgs),
     /// Read the books
@@ -80,6 +88,15 @@ pub(super) struct ServeArgs {
     /// Announce the server, its capabilities and its prices on the relays
     #[arg(long)]
     pub(super) announce: bool,
+    /// Publish on which relays the server is found [default: as --announce]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) relay_list: Option<bool>,
+    /// A relay to publish the announcement on as well; may be repeated
+    #[arg(long = "bootstrap-relay", value_name = "URL")]
+    pub(super) bootstrap_relays: Vec<String>,
+    /// Publish a profile (kind 0) with the name and what else is announced
+    #[arg(long)]
+    pub(super) profile: bool,
     /// The name that is announced
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -106,7 +123,7 @@ pub(super) struct SellingArgs {
     /// A config file in TOML; flags override it
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// A price, such as 'tool:search=10 sat'; may be repeated
+    /// A price, such as 'tool:search=10 sat' or 'tool:search=10 sat, on_failure=keep'; may be repeated
     #[arg(long = "price", value_name = "CAPABILITY=AMOUNT")]
     pub(super) prices: Vec<PricedCapability>,
     /// How clients may pay: optional (as they ask) or transparent (only)
@@ -194,6 +211,9 @@ pub(super) struct ServerArgs {
     /// A relay to reach it on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
+    /// A relay to ask where the server is found, if no other is known; may be repeated [env: TOLLKEEPER_DISCOVERY_RELAYS]
+    #[arg(long = "discovery-relay", value_name = "URL")]
+    pub(super) discovery_relays: Vec<String>,
     /// Which messages are encrypted: optional (all that the server allows), required or disabled
     #[arg(long, value_name = "MODE", default_value = "optional")]
     pub(super) encryption: EncryptionMode,
@@ -258,10 +278,51 @@ pub(super) struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DiscoverArgs {
+    /// A relay to look on; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// How long to wait for the relays, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(super) timeout: u64,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RelayArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7777")]
     pub(super) listen: SocketAddr,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WalletCommand {
+    /// Two Lightning wallets, seller and buyer, that settle each other's invoices; they are not money
+    Fake(FakeWalletArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FakeWalletArgs {
+    /// A relay on which the wallets are reached; may be repeated [env: TOLLKEEPER_RELAYS]
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// What each wallet holds at first
+    #[arg(long, value_name = "AMOUNT", default_value = "100000 sats")]
+    pub(super) balance: Amount,
+    /// The network of the invoices: regtest, simnet, signet, testnet or mainnet (nobody else can settle them on any)
+    #[arg(long, value_name = "NETWORK", default_value = "regtest")]
+    pub(super) network: Network,
+    /// Write the connection URIs to seller.nwc and buyer.nwc in this folder instead of printing them
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) dir: Option<PathBuf>,
+    /// Let the wallets fail, such as 'seller:mute=make_invoice' or, for both, 'notifications=none'; may be repeated
+    #[arg(long = "fault", value_name = "[WALLET:]FAULT", long_help = fault_help())]
+    pub(super) faults: Vec<String>,
     /// Print JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,
@@ -295,10 +356,10 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_name = "STATE", action = ArgAction::Append)]
         state: Vec<crate::ledger::EntryState>,
     },
-    /// Show one entry and its history
+    /// Tell the story of one payment
     Show {
-        /// The event id of the request that was to be paid
-        id: crate::payment::RequestEventId,
+        /// The event id of the request that was to be paid, or of the one that was executed; its first 8 digits are enough
+        id: String,
         #[command(flatten)]
         file: LedgerFile,
     },
@@ -320,6 +381,13 @@ fn policy(word: &str) -> Result<PaymentInteractionPolicy, String> {
         "transparent" => Ok(PaymentInteractionPolicy::Transparent),
         _ => Err("must be optional or transparent".to_owned()),
     }
+}
+
+fn fault_help() -> String {
+    format!(
+        "Let the wallets fail, such as 'seller:mute=make_invoice' or, for both, 'notifications=none'; may be repeated. \
+         Faults: {SWITCHES}"
+    )
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::child::Isolation;
 use super::exit::{Failure, Outcome};
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
-use crate::transport::nostr::{EncryptionMode, ServerInfo};
+use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
 
 use self::file::File;
 pub(super) use self::lightning::LightningWallet;
@@ -24,6 +24,7 @@ pub(super) use self::rates::Rates;
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
+const DISCOVERY_RELAYS: &str = "TOLLKEEPER_DISCOVERY_RELAYS";
 /// The longest that an offer may stand: a day.
 const LONGEST_TTL: u64 = 24 * 60 * 60;
 const DEFAULT_TTL: u64 = 600;
@@ -57,6 +58,10 @@ pub(super) struct Serving {
     pub(super) check_calls: bool,
     pub(super) isolation: Option<Isolation>,
     pub(super) announce: bool,
+    /// Publish on which relays the server is found.
+    pub(super) relay_list: bool,
+    pub(super) bootstrap_relays: Vec<String>,
+    pub(super) profile: Option<Profile>,
     pub(super) info: ServerInfo,
 }
 
@@ -109,6 +114,18 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
     };
+    let announce = args.announce || file.announce.unwrap_or(false);
+    let info = ServerInfo::new(
+        args.name.clone().or(file.name.clone()),
+        args.about.clone().or(file.about.clone()),
+        args.website.clone().or(file.website.clone()),
+        args.picture.clone().or(file.picture.clone()),
+    );
+    let bootstrap_relays = [
+        args.bootstrap_relays.as_slice(),
+        file.bootstrap_relays.as_deref().unwrap_or_default(),
+    ];
+    let bootstrap_relays = bootstrap_relays.into_iter().find(|list| !list.is_empty());
     let isolate = args.isolate || file.isolate.unwrap_or(false);
     let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
@@ -125,13 +142,15 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
             most: most.unwrap_or(DEFAULT_CHILDREN),
             idle: CHILD_IDLE,
         }),
-        announce: args.announce || file.announce.unwrap_or(false),
-        info: ServerInfo::new(
-            args.name.clone().or(file.name),
-            args.about.clone().or(file.about),
-            args.website.clone().or(file.website),
-            args.picture.clone().or(file.picture),
-        ),
+        announce,
+        relay_list: args.relay_list.or(file.relay_list).unwrap_or(announce),
+        bootstrap_relays: addresses("bootstrap_relays", bootstrap_relays.unwrap_or_default())?,
+        profile: match file.profile.clone() {
+            None => args.profile.then(Profile::default),
+            given => given,
+        }
+        .map(|profile| profile.or(&info)),
+        info,
     })
 }
 
@@ -142,7 +161,28 @@ pub(super) fn paying_wallet(args: &WalletArgs) -> Outcome<Option<LightningWallet
 
 /// The relays to use: those of the flags, else those of the environment, else `otherwise`.
 pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<String>> {
-    let set = std::env::var(RELAYS).unwrap_or_default();
+    let relays = known_relays(flags, RELAYS, otherwise)?;
+    if relays.is_empty() {
+        return Err(Failure::usage(format!(
+            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+        )));
+    }
+    Ok(relays)
+}
+
+/// The relays that a client is told of, which may be none: those of the flags, else those of the environment, else
+/// `otherwise`.
+pub(super) fn client_relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<String>> {
+    known_relays(flags, RELAYS, otherwise)
+}
+
+/// The relays to ask where a server is found, which may be none.
+pub(super) fn discovery_relays(flags: &[String]) -> Outcome<Vec<String>> {
+    known_relays(flags, DISCOVERY_RELAYS, &[])
+}
+
+fn known_relays(flags: &[String], variable: &str, otherwise: &[String]) -> Outcome<Vec<String>> {
+    let set = std::env::var(variable).unwrap_or_default();
     let set: Vec<String> = set
         .split([',', ' ', '\n'])
         .filter(|url| !url.is_empty())
@@ -150,12 +190,11 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
         .collect();
     let relays = [flags, &set, otherwise]
         .into_iter()
-        .find(|relays| !relays.is_empty())
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
-            ))
-        })?;
+        .find(|relays| !relays.is_empty());
+    addresses("relays", relays.unwrap_or_default())
+}
+
+fn addresses(key: &str, relays: &[String]) -> Outcome<Vec<String>> {
     for relay in relays {
         let address = relay
             .strip_prefix("wss://")
@@ -163,7 +202,7 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
         if address.is_none_or(|address| address.is_empty() || address.contains(char::is_whitespace))
         {
             return Err(Failure::usage(format!(
-                "relays: {relay:?} must be an address that begins with wss:// or ws://"
+                "{key}: {relay:?} must be an address that begins with wss:// or ws://"
             )));
         }
     }
@@ -242,6 +281,7 @@ mod tests {
 
     use super::super::args::{Cli, Command};
     use super::*;
+    use crate::payment::OnFailure;
 
     fn serve(config: &str, flags: &[&str]) -> Outcome<Serving> {
         let folder = tempfile::tempdir().unwrap();
@@ -273,6 +313,7 @@ mod tests {
             amount = 2
             max_amount = 4
             unit = "usd-cents"
+            on_failure = "keep"
             [limits]
             pending_total = 7
             [rails.fake]
@@ -299,6 +340,13 @@ mod tests {
             .map(|price| format!("{} {}", price.capability, price.price))
             .collect();
         assert_eq!(prices, ["tool:b 0.02 usd to 0.04 usd", "tool:a 9 sats"]);
+        let kept: Vec<OnFailure> = serving
+            .selling
+            .prices
+            .iter()
+            .map(|p| p.on_failure)
+            .collect();
+        assert_eq!(kept, [OnFailure::Keep, OnFailure::Restore]);
         let LedgerPlace::File(ledger) = &serving.ledger else {
             unreachable!()
         };
@@ -537,6 +585,11 @@ mod tests {
                 "relays = [\"ws://x\"]\n[[price]]\ncapability = \"tool:a\"\namount = 5",
                 &[],
                 "--allow-fake",
+            ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\non_failure = \"refund\"",
+                &[],
+                "refund",
             ),
             ("relays = [", &[], "tollkeeper.toml"),
         ]);

@@ -15,7 +15,7 @@ use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_paymen
 use crate::error::ErrorKind;
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
-use crate::payment::{FixedRates, PaymentProcessor, RateSource};
+use crate::payment::{FixedRates, PaymentProcessor, RateSource, ServerPubkey};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::rails::lightning::lnbits::{LnbitsHandler, LnbitsProcessor};
 use crate::rails::lightning::nwc::{LightningNwcHandler, LightningNwcProcessor, NwcSettings};
@@ -23,7 +23,7 @@ use crate::rails::rates::HttpRate;
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{
-    NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
+    NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
 };
 
 /// How long the first relay may take to be ready.
@@ -87,6 +87,7 @@ pub(super) async fn server_transport(
         .relays(serving.relays.clone())
         .encryption(serving.encryption)
         .server_info(serving.info.clone())
+        .bootstrap_relays(serving.bootstrap_relays.clone())
         .ready_timeout(RELAY_PATIENCE)
         .connect()
         .await?;
@@ -202,7 +203,7 @@ pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
 pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
     let (server, named) =
         parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
-    let relays = config::relays(&args.relays, &named)?;
+    let relays = relays_of(&server, args, &named).await?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
         .relays(relays)
@@ -211,6 +212,34 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
         .connect()
         .await?;
     Ok(transport)
+}
+
+/// Where a server is reached (N-35): on the relays that were named, else on those of its nprofile, else on those that it
+/// lists on the discovery relays, else on these themselves.
+async fn relays_of(
+    server: &ServerPubkey,
+    args: &ServerArgs,
+    hinted: &[String],
+) -> Outcome<Vec<String>> {
+    let known = config::client_relays(&args.relays, hinted)?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let discovery = config::discovery_relays(&args.discovery_relays)?;
+    if discovery.is_empty() {
+        return Err(Failure::usage(
+            "relays: none is known for this server: --relay URL, TOLLKEEPER_RELAYS, an nprofile, or --discovery-relay URL to \
+             ask where it is found",
+        ));
+    }
+    let patience = RELAY_PATIENCE.min(Duration::from_secs(args.timeout));
+    let listed = find_relays(server, &discovery, patience).await?;
+    if listed.is_empty() {
+        tracing::warn!("the server lists no relays there; trying the discovery relays themselves");
+        return Ok(discovery);
+    }
+    tracing::info!(relays = listed.len(), "the server lists its relays");
+    Ok(listed)
 }
 
 /// A client that pays inside the budget, and tells `on_event` what it does.

@@ -44,6 +44,6 @@ pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
 pub use rate::{FixedRates, Margin, Rate, RateSource};
 pub use request::{PayReq, PaymentOrder, PaymentRequest};
-pub use resource_uri::spellings;
+pub use resource_uri::{has_unclear_host, spellings};
 pub use settlement::{Settlement, SettlementNotice, SettlementStatus};
 pub use unit::Unit;

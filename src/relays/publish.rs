@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use nostr::{ClientMessage, Event, JsonUtil, Kind, RelayUrl};
-use tokio::sync::{Semaphore, mpsc};
+use nostr::{ClientMessage, Event, Filter, JsonUtil, Kind, RelayUrl};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ const QUEUE_BYTES: usize = 32 * MAX_FRAME;
 #[derive(Debug)]
 pub(crate) struct Relays {
     links: Vec<RelayLink>,
+    meanwhile: watch::Sender<Option<Filter>>,
     deaf: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -41,6 +42,7 @@ impl Relays {
         let (deaf, stop) = (CancellationToken::new(), CancellationToken::new());
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         let tasks = TaskTracker::new();
+        let (meanwhile, wanted) = watch::channel(None);
         let links = urls
             .into_iter()
             .enumerate()
@@ -49,6 +51,7 @@ impl Relays {
                     index,
                     url,
                     subscription: subscription.clone(),
+                    meanwhile: wanted.clone(),
                     deliveries: deliveries.clone(),
                     room: room.clone(),
                     deaf: deaf.clone(),
@@ -60,6 +63,7 @@ impl Relays {
         tasks.close();
         let relays = Self {
             links,
+            meanwhile,
             deaf,
             _guard: stop.clone().drop_guard(),
             stop,
@@ -95,6 +99,38 @@ impl Relays {
                 Err(Error::new(ErrorKind::Transport, text))
             }
         }
+    }
+
+    /// Where to say what is wanted for a while, beside the subscription. It is asked for before anything that is published
+    /// afterwards.
+    pub(crate) fn meanwhile(&self) -> watch::Sender<Option<Filter>> {
+        self.meanwhile.clone()
+    }
+
+    /// Waits until every relay has told what it has kept, or for `patience`; true if every one has.
+    pub(crate) async fn all_ready(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        for link in &self.links {
+            let mut state = link.state.clone();
+            let ready = state.wait_for(|state| *state == LinkState::Ready);
+            if !matches!(timeout_at(deadline, ready).await, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How each relay is at the moment: its address, without what may be secret in it, and a word.
+    pub(crate) fn health(&self) -> Vec<(String, &'static str)> {
+        let word = |link: &RelayLink| match *link.state.borrow() {
+            LinkState::Down => "down",
+            LinkState::Connected => "connected",
+            LinkState::Ready => "ready",
+        };
+        self.links
+            .iter()
+            .map(|link| (link::shown(&link.url), word(link)))
+            .collect()
     }
 
     /// Wants no more events. Sending goes on.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod books;
+mod defects;
 mod duplicates;
 mod explicit;
 mod failing_ledger;

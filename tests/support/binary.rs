@@ -35,6 +35,7 @@ impl Scratch {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollkeeper"));
         for name in [
             "TOLLKEEPER_RELAYS",
+            "TOLLKEEPER_DISCOVERY_RELAYS",
             "TOLLKEEPER_SECRET_KEY",
             "TOLLKEEPER_LOG",
             "NWC_CONNECTION",
@@ -144,6 +145,11 @@ impl Running {
 
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
+    }
+
+    #[allow(dead_code, reason = "not every test looks at the process")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM, to this process only.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::in_sats;
 use crate::gate::{Listed as Price, PriceList};
@@ -12,7 +12,9 @@ use crate::gateway::config::{LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
-use crate::payment::{BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, PricedCapability};
+use crate::payment::{
+    BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
+};
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let selling = config::selling(&args.selling)?;
@@ -71,19 +73,34 @@ fn print_rails(selling: &Selling, as_json: bool) {
 fn without_server(prices: &PriceList, as_json: bool) {
     for entry in prices.entries() {
         if as_json {
-            output::json(&json!({
-                "event": "rule",
-                "capability": entry.capability.to_string(),
-                "price": entry.price.to_string(),
-            }));
+            let mut line = rule(entry);
+            line["event"] = "rule".into();
+            output::json(&line);
         } else {
-            output::line(&format!("{}  {}", entry.capability, entry.price));
+            output::line(&format!("{}  {}", entry.capability, terms(entry)));
         }
     }
     if !as_json {
         output::remark(
             "the rules are sound; to see what they price, add -- and the command of the server",
         );
+    }
+}
+
+/// A rule for a program.
+fn rule(entry: &PricedCapability) -> Value {
+    json!({
+        "capability": entry.capability.to_string(),
+        "price": entry.price.to_string(),
+        "on_failure": entry.on_failure.as_str(),
+    })
+}
+
+/// Price and policy for people; the usual policy goes without saying.
+fn terms(entry: &PricedCapability) -> String {
+    match entry.on_failure {
+        OnFailure::Restore => entry.price.to_string(),
+        other => format!("{}, on failure {}", entry.price, other.as_str()),
     }
 }
 
@@ -185,7 +202,6 @@ impl Verdict<'_> {
     }
 
     fn print_json(&self) {
-        let rule = |entry: &PricedCapability| json!({ "capability": entry.capability.to_string(), "price": entry.price.to_string() });
         let mut free = 0;
         for (listed, priced) in &self.listed {
             let (status, rules) = match priced {
@@ -228,12 +244,12 @@ impl Verdict<'_> {
             let what = match priced {
                 Priced::Free => paint.yellow("free"),
                 Priced::By(entry) => {
-                    paint.green(&format!("{}  by {}", entry.price, entry.capability))
+                    paint.green(&format!("{}  by {}", terms(entry), entry.capability))
                 }
                 Priced::InPart(entries) => {
                     let rules: Vec<String> = entries
                         .iter()
-                        .map(|entry| format!("{} by {}", entry.price, entry.capability))
+                        .map(|entry| format!("{} by {}", terms(entry), entry.capability))
                         .collect();
                     paint.yellow(&format!("in part: {}", rules.join(", ")))
                 }

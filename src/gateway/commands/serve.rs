@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gateway::args::ServeArgs;
 use crate::gateway::call_check::ListedCalls;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, ServerIntroduction};
+use crate::gateway::config::Serving;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint};
 use crate::gateway::{config, shutdown, wire_up};
@@ -60,6 +61,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     if prices.entries().is_empty() {
         tracing::warn!("nothing has a price: everything is free");
     }
+    tell_where(&transport, &serving);
     if serving.announce {
         announce_changes(&transport, &children);
     }
@@ -137,14 +139,27 @@ impl Ready<'_> {
     }
 }
 
+/// Publishes where the server is found and who it is, as far as that is wanted. It serves all the same if that fails.
+fn tell_where(transport: &Arc<NostrServerTransport>, serving: &Serving) {
+    let (transport, relay_list) = (Arc::clone(transport), serving.relay_list);
+    let profile = serving.profile.clone();
+    tokio::spawn(async move {
+        if relay_list && let Err(error) = transport.publish_relay_list().await {
+            tracing::warn!(%error, "the list of relays was not published");
+        }
+        if let Some(profile) = profile
+            && let Err(error) = transport.publish_profile(&profile).await
+        {
+            tracing::warn!(%error, "the profile was not published");
+        }
+    });
+}
+
 /// Announces the server now and whenever what it offers changes.
 fn announce_changes(transport: &Arc<NostrServerTransport>, children: &Children) {
     let (transport, introduction) = (Arc::clone(transport), children.introduction());
     let mut catalogue = children.catalogue();
     tokio::spawn(async move {
-        if let Err(error) = transport.publish_relay_list().await {
-            tracing::warn!(%error, "the list of relays was not published");
-        }
         loop {
             let announcement = announcement(&introduction, &catalogue.borrow_and_update());
             match transport.announce(&announcement).await {

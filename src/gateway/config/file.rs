@@ -9,9 +9,9 @@ use super::rates::RatesSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
-    Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+    Amount, Capability, OnFailure, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
 };
-use crate::transport::nostr::EncryptionMode;
+use crate::transport::nostr::{EncryptionMode, Profile};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -27,6 +27,9 @@ pub(super) struct File {
     pub(super) isolate: Option<bool>,
     pub(super) max_children: Option<usize>,
     pub(super) announce: Option<bool>,
+    pub(super) relay_list: Option<bool>,
+    pub(super) bootstrap_relays: Option<Vec<String>>,
+    pub(super) profile: Option<Profile>,
     pub(super) name: Option<String>,
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,
@@ -48,6 +51,8 @@ struct Price {
     #[serde(default = "sats")]
     unit: String,
     description: Option<String>,
+    #[serde(default)]
+    on_failure: OnFailure,
 }
 
 fn sats() -> String {
@@ -145,7 +150,8 @@ impl Price {
             None => min.clone(),
             some => amount("max_amount", some)?,
         };
-        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?);
+        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?)
+            .with_on_failure(self.on_failure);
         Ok(match &self.description {
             Some(description) => priced.with_description(description),
             None => priced,

@@ -1,6 +1,7 @@
 //! Lightning: BOLT11 invoices, made and paid by wallets of several kinds under one payment method.
 
 pub mod bolt11;
+pub mod fake_wallet;
 #[cfg(feature = "lnbits")]
 pub mod lnbits;
 pub mod nwc;

@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nostr::{Event, EventBuilder, EventId, Filter, Kind, Tag, TagKind, Timestamp};
+use nostr::{Event, EventBuilder, EventId, Filter, Kind, PublicKey, Tag, TagKind, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -86,7 +87,7 @@ impl NwcClient {
             ],
         };
         let (relays, deliveries) = Relays::spawn(connection.relays.clone(), &subscription);
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new(connection.wallet, relays.meanwhile()));
         let (info, infos) = watch::channel(None);
         let (notify, notifications) = mpsc::channel(NOTIFICATIONS);
         let listener = Listener {
@@ -324,9 +325,15 @@ impl NwcClient {
 }
 
 /// The requests that wait for an answer.
-#[derive(Default)]
+///
+/// Answers are asked for by the key that they are for. Some wallets leave it out (the wallet service of `@getalby/sdk`
+/// 7.0.0 does) and name the request only, so until an answer was seen that is addressed as NIP-47 says, answers are asked
+/// for by request as well.
 struct Pending {
     requests: Mutex<HashMap<EventId, oneshot::Sender<std::result::Result<String, &'static str>>>>,
+    wallet: PublicKey,
+    addressed: AtomicBool,
+    meanwhile: watch::Sender<Option<Filter>>,
 }
 
 /// A request that waits; dropping it forgets the request.
@@ -338,11 +345,39 @@ struct Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        lock(&self.pending.requests).remove(&self.id);
+        let mut requests = lock(&self.pending.requests);
+        if requests.remove(&self.id).is_some() {
+            self.pending.ask_by_request(&requests);
+        }
     }
 }
 
 impl Pending {
+    fn new(wallet: PublicKey, meanwhile: watch::Sender<Option<Filter>>) -> Self {
+        Self {
+            requests: Mutex::default(),
+            wallet,
+            addressed: AtomicBool::new(false),
+            meanwhile,
+        }
+    }
+
+    /// Asks for the answers to `requests` by their ids, while that may be needed.
+    fn ask_by_request<T>(&self, requests: &HashMap<EventId, T>) {
+        let needed = !requests.is_empty() && !self.addressed.load(Ordering::Relaxed);
+        let filter = needed.then(|| {
+            Filter::new()
+                .author(self.wallet)
+                .kind(Kind::from(RESPONSE))
+                .events(requests.keys().copied())
+        });
+        self.meanwhile.send_if_modified(|wanted| {
+            let changed = *wanted != filter;
+            *wanted = filter;
+            changed
+        });
+    }
+
     fn expect(self: &Arc<Self>, id: EventId) -> std::result::Result<Expected, NwcError> {
         let (give, answer) = oneshot::channel();
         let mut requests = lock(&self.requests);
@@ -350,6 +385,7 @@ impl Pending {
             return Err(NwcError::NotSent("too many requests wait for the wallet"));
         }
         requests.insert(id, give);
+        self.ask_by_request(&requests);
         Ok(Expected {
             id,
             pending: Arc::clone(self),
@@ -410,7 +446,15 @@ impl Listener {
             return;
         }
         let text = self.open(event).ok_or("it cannot be decrypted");
-        if let Some(waiting) = lock(&self.pending.requests).remove(&id) {
+        let ours = self.connection.keys.public_key();
+        if event.tags.public_keys().any(|key| *key == ours) {
+            self.pending.addressed.store(true, Ordering::Relaxed);
+        }
+        let mut requests = lock(&self.pending.requests);
+        let waiting = requests.remove(&id);
+        self.pending.ask_by_request(&requests);
+        drop(requests);
+        if let Some(waiting) = waiting {
             // Whoever asked may have gone meanwhile.
             let _ = waiting.send(text);
         }
@@ -520,13 +564,14 @@ mod tests {
             keys: Keys::generate(),
             relays: vec![RelayUrl::parse("ws://localhost").unwrap()],
         };
+        let pending = Pending::new(wallet.public_key(), watch::Sender::new(None));
         let (info, infos) = watch::channel(None);
         let (notify, notifications) = mpsc::channel(2);
         Bench {
             wallet,
             listener: Listener {
                 connection,
-                pending: Arc::default(),
+                pending: Arc::new(pending),
                 info,
                 notify,
                 seen: Seen::default(),

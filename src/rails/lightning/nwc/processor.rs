@@ -377,7 +377,14 @@ fn read_notice(notification: Notification) -> Option<SettlementNotice> {
     if transaction.state == State::Pending && !transaction.says_state {
         transaction.state = State::Settled;
     }
-    Some(notice_of(&transaction).unwrap_or_else(|| SettlementNotice::new(hash, None)))
+    // One that comes too early, for an invoice that was only made, is a mistake that wallets make; the preimage, which they
+    // show for what was paid, tells them apart. Without it, the wallet's books are asked.
+    let proven = matches!(
+        judge_preimage(transaction.preimage.as_deref(), &hash),
+        Preimage::Matches(_)
+    );
+    let notice = notice_of(&transaction).filter(|_| proven);
+    Some(notice.unwrap_or_else(|| SettlementNotice::new(hash, None)))
 }
 
 /// The invoices of the last orders.
@@ -513,7 +520,8 @@ mod tests {
             (10, Some(Timestamp::from_secs(1500)))
         );
         assert_eq!(settlement.reference, hash, "never the preimage");
-        let bare = json!({"payment_hash": hash, "amount": 10_000});
+        let proven = "01".repeat(32);
+        let bare = json!({"payment_hash": hash, "amount": 10_000, "preimage": proven});
         assert!(
             notice(PAYMENT_RECEIVED, &bare)
                 .unwrap()
@@ -521,6 +529,8 @@ mod tests {
                 .is_some()
         );
         for hint in [
+            json!({"payment_hash": hash, "amount": 10_000, "state": "settled"}),
+            json!({"payment_hash": hash, "amount": 10_000}),
             json!({"payment_hash": hash}),
             json!({"payment_hash": hash, "amount": 10_000, "preimage": "02".repeat(32)}),
             json!({"payment_hash": hash, "amount": 10_000, "state": "accepted"}),
