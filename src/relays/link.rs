@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{ClientMessage, EventBuilder, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
+use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::meanwhile::Meanwhile;
 use super::outbox::{Outbox, Post};
 use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
@@ -39,7 +40,7 @@ const RESUBSCRIBE_MOST: Duration = Duration::from_secs(60);
 const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
-const SUBSCRIPTION: &str = "tollkeeper";
+pub(super) const SUBSCRIPTION: &str = "tollkeeper";
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +56,8 @@ pub(super) struct LinkConfig {
     pub(super) index: usize,
     pub(super) url: RelayUrl,
     pub(super) subscription: Subscription,
+    /// What is wanted for a while, beside it.
+    pub(super) meanwhile: watch::Receiver<Option<Filter>>,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) room: Arc<Semaphore>,
     /// No more events are wanted; sending goes on.
@@ -160,9 +163,7 @@ impl Link {
         mut stream: SplitStream<Socket>,
     ) -> Result<()> {
         let now = Instant::now();
-        while let Ok(post) = self.posts.try_recv() {
-            self.outbox.add(post, now);
-        }
+        self.collect(now);
         while let Some(frame) = self.outbox.next(now) {
             within(sink.feed(Frame::Text(frame))).await?;
         }
@@ -195,6 +196,13 @@ impl Link {
         }
     }
 
+    /// Takes in what is to be sent.
+    fn collect(&mut self, now: Instant) {
+        while let Ok(post) = self.posts.try_recv() {
+            self.outbox.add(post, now);
+        }
+    }
+
     /// Waits for `future` and takes in what is to be sent meanwhile.
     async fn collect_during<F: Future>(&mut self, future: F) -> F::Output {
         tokio::pin!(future);
@@ -223,8 +231,13 @@ impl Link {
         let mut auths = 0;
         let deaf = self.config.deaf.clone();
         let mut told_deaf = deaf.is_cancelled();
+        let mut meanwhile = Meanwhile::new(&self.config.meanwhile);
         loop {
             let now = Instant::now();
+            // Before anything is published: an answer must not be faster than the question for it.
+            if let Some(frame) = meanwhile.news() {
+                put(sink, Frame::text(frame)).await?;
+            }
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
                 put(sink, Frame::text(self.subscription())).await?;
@@ -248,9 +261,7 @@ impl Link {
             tokio::select! {
                 Some(post) = self.posts.recv() => {
                     self.outbox.add(post, now);
-                    while let Ok(post) = self.posts.try_recv() {
-                        self.outbox.add(post, now);
-                    }
+                    self.collect(now);
                 }
                 Some(note) = notes.recv() => match note {
                     Note::Ok { id, accepted, reason } => self.outbox.answered(&id, accepted, reason, Instant::now()),
@@ -275,6 +286,7 @@ impl Link {
                     }
                     Note::Auth(_) => {}
                 },
+                () = meanwhile.changed() => {}
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
                     put(sink, Frame::Ping(Vec::new().into())).await?;

@@ -10,6 +10,7 @@
 //! to the log, waits for the slowest relay, and notices a dead link after a minute.
 
 mod link;
+mod meanwhile;
 mod outbox;
 mod publish;
 mod reader;

@@ -2,6 +2,7 @@
 
 // Selling.
 mod check;
+mod in_sats;
 mod ledger;
 mod serve;
 
@@ -18,6 +19,7 @@ mod target;
 // Trying it out.
 mod demo;
 mod relay;
+mod wallet;
 
 use super::args::Command;
 use super::exit::Outcome;
@@ -32,6 +34,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Inspect(args) => inspect::run(&args).await,
         Command::Discover(args) => discover::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
+        Command::Wallet { command } => wallet::run(&command).await,
         Command::Check(args) => check::run(&args).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
     }

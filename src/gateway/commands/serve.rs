@@ -1,7 +1,7 @@
 //! `serve`: a stdio MCP server, sold over relays.
 //!
-//! The order of the start is the order in which mistakes are cheapest: config and prices, then the child, then the ledger,
-//! then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
+//! The order of the start is the order in which mistakes are cheapest: config and prices, then the ledger, then the child
+//! and the wallet, then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
 //! time is in the ledger, where the next start finds it.
 
 use std::sync::Arc;
@@ -40,11 +40,15 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let ledger = wire_up::server_ledger(&serving.ledger)?;
     let starting = async {
-        let children = Children::start(command, serving.isolation).await?;
+        let (children, lightning, rates) = tokio::try_join!(
+            async { Ok(Children::start(command, serving.isolation).await?) },
+            wire_up::lightning(&serving.selling),
+            wire_up::rates(&serving.selling.rates),
+        )?;
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
-        let payments = wire_up::server_payments(&serving.selling, ledger, check)?;
+        let payments = wire_up::server_payments(&serving.selling, ledger, check, lightning, rates)?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         Outcome::Ok((children, transport, paid))

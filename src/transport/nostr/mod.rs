@@ -1,7 +1,7 @@
 //! MCP over Nostr relays (ContextVM): with the links to relays and the Lightning rail the only place that knows Nostr.
 //!
-//! The way in: [`relays`](crate::relays) → `inbound` (`gift_wrap`, `dedup`) → `server` or `client` (`oversized`). The way
-//! out: `server` or `client` → `outbound` (`session`, `oversized`, `gift_wrap`) → [`relays`](crate::relays).
+//! The way in: `relays` → `inbound` (`gift_wrap`, `dedup`) → `server` or `client` (`oversized`). The way out: `server` or
+//! `client` → `outbound` (`session`, `oversized`, `gift_wrap`) → `relays`.
 
 mod config;
 mod keys;
