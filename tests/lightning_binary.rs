@@ -39,10 +39,7 @@ impl Market {
         for fault in faults {
             command.args(["--fault", fault]);
         }
-        let wallets = Running::start_logging(
-            command,
-            std::fs::File::create(scratch.path("wallets.log")).unwrap(),
-        );
+        let wallets = Running::start_logging(command, log_file(&scratch, "wallets.log"));
         let ready = wallets.next().expect("the wallets must become ready");
         assert_eq!(ready["event"], "ready");
         let uri = |at: usize, name: &str| {
@@ -76,10 +73,7 @@ impl Market {
             .arg(self.scratch.path("books.db"))
             .arg("--")
             .args(mini_mcp());
-        Running::start_logging(
-            command,
-            std::fs::File::create(self.scratch.path("shop.log")).unwrap(),
-        )
+        Running::start_logging(command, log_file(&self.scratch, "shop.log"))
     }
 
     fn buyer(&self, npub: &str, words: &[&str]) -> Command {
@@ -158,6 +152,10 @@ impl Market {
             }
         }
     }
+}
+
+fn log_file(scratch: &Scratch, name: &str) -> fs::File {
+    fs::File::create(scratch.path(name)).unwrap()
 }
 
 fn children_of(parent: u32) -> Vec<u32> {
@@ -279,8 +277,7 @@ fn the_wallets_print_what_connects_with_them_unless_told_otherwise() {
     let relay = Relay::start(&scratch);
     let mut command = scratch.tollkeeper("wallets");
     command.args(["wallet", "fake", "--relay", &relay.url]);
-    let mut wallets =
-        Running::start_logging(command, std::fs::File::create(scratch.path("log")).unwrap());
+    let mut wallets = Running::start_logging(command, log_file(&scratch, "log"));
     for name in ["seller", "buyer"] {
         let line = wallets.next().unwrap();
         let line = line.as_str().unwrap().to_owned();

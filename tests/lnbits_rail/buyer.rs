@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tollkeeper::payment::{PayReq, PaymentRequest, RailError, RailErrorKind};
@@ -76,7 +77,7 @@ async fn what_is_not_as_it_is_said_to_be_reaches_no_wallet() {
 /// The answer to a payment is lost, after it was made. The books know.
 #[tokio::test]
 async fn a_lost_answer_is_resolved_by_the_books() {
-    for reply in [
+    let cases = [
         Reply::Drop,
         Reply::Hang,
         Reply::Half("{}".to_owned()),
@@ -94,7 +95,8 @@ async fn a_lost_answer_is_resolved_by_the_books() {
             r#"{"detail":"Internal invoice already paid.","status":"failed"}"#.to_owned(),
         ),
         Reply::Answer(400, r#"{"detail":"Payment already exists"}"#.to_owned()),
-    ] {
+    ];
+    join_all(cases.into_iter().map(|reply| async move {
         let lnbits = FakeLnbits::start().await;
         let handler = handler(&lnbits);
         let (_, text) = lnbits.invoice_of_another(21, 600);
@@ -105,13 +107,14 @@ async fn a_lost_answer_is_resolved_by_the_books() {
         assert!(is_paid(&outcome), "{reply:?}: {outcome:?}");
         assert_eq!(lnbits.payments(), 1, "{reply:?}");
         assert_eq!(lnbits.count(Question::Pay), 1, "{reply:?}");
-    }
+    }))
+    .await;
 }
 
 /// The request itself is lost, or nobody knows whether it was: nothing is in the books, and nothing is certain.
 #[tokio::test]
 async fn what_was_never_booked_is_unknown_unless_lnbits_said_no() {
-    for (reply, refused) in [
+    let cases = [
         (Reply::Drop, false),
         (Reply::Hang, false),
         (Reply::Answer(502, String::new()), false),
@@ -135,7 +138,8 @@ async fn what_was_never_booked_is_unknown_unless_lnbits_said_no() {
             Reply::Answer(400, r#"{"detail":"Missig invoice amount."}"#.to_owned()),
             true,
         ),
-    ] {
+    ];
+    join_all(cases.into_iter().map(|(reply, refused)| async move {
         let lnbits = FakeLnbits::start().await;
         let handler = handler(&lnbits);
         let (_, text) = lnbits.invoice_of_another(21, 600);
@@ -153,7 +157,8 @@ async fn what_was_never_booked_is_unknown_unless_lnbits_said_no() {
             PayOutcome::Unknown,
             "it could still be on its way, as long as the invoice can be paid"
         );
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tollkeeper::rails::lightning::lnbits::LnbitsProcessor;
 
 use super::fake_lnbits::{FakeLnbits, INVOICE_KEY, Prank, Question};
 use super::http_service::Reply;
-use super::{config, order, processor};
+use super::{ANSWER, config, order, processor};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -63,6 +63,11 @@ async fn a_push_is_a_hint_whatever_it_claims() {
     lnbits.push(&request.reference);
     assert_eq!(next(&mut hints).await, request.reference);
     assert_eq!(next(&mut hints).await, request.reference);
+    // It stays open for longer than an answer may take.
+    tokio::time::sleep(ANSWER * 3).await;
+    lnbits.push(&request.reference);
+    assert_eq!(next(&mut hints).await, request.reference);
+    assert_eq!(lnbits.count(Question::Websocket), 1);
     // The key is in the address of the websocket and nowhere that could be printed.
     assert!(
         lnbits

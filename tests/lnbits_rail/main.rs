@@ -20,8 +20,8 @@ use tollkeeper::rails::lightning::lnbits::{LnbitsConfig, LnbitsHandler, LnbitsPr
 use fake_lnbits::{ADMIN_KEY, FakeLnbits, INVOICE_KEY};
 
 /// How long an answer is waited for in these tests, and how long for that to a payment.
-const ANSWER: Duration = Duration::from_millis(400);
-const PAYMENT: Duration = Duration::from_millis(600);
+const ANSWER: Duration = Duration::from_millis(1500);
+const PAYMENT: Duration = Duration::from_millis(1500);
 
 fn sats(value: u64) -> Amount {
     Amount::new(value, Unit::SATS).unwrap()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tollkeeper::payment::{
     Clock, PayReq, PaymentRequest, RailErrorKind, SettlementStatus, SystemClock, Timestamp, Unit,
@@ -110,7 +111,7 @@ async fn an_invoice_other_than_ordered_does_not_leave() {
 /// The answer is lost after the invoice was made: it is found again, and none is made beside it.
 #[tokio::test]
 async fn a_lost_answer_is_found_by_the_order() {
-    for reply in [
+    let cases = [
         Reply::Drop,
         Reply::Hang,
         Reply::Half("{}".to_owned()),
@@ -118,7 +119,8 @@ async fn a_lost_answer_is_found_by_the_order() {
         Reply::Answer(200, "{}".to_owned()),
         Reply::Answer(520, "<html>".to_owned()),
         Reply::Huge(1024 * 1024),
-    ] {
+    ];
+    join_all(cases.into_iter().map(|reply| async move {
         let lnbits = FakeLnbits::start().await;
         let processor = processor(&lnbits).await;
         lnbits.prank(Question::Invoice, Prank::AfterDoing(reply.clone()));
@@ -134,7 +136,8 @@ async fn a_lost_answer_is_found_by_the_order() {
             .unwrap();
         assert_eq!(again, request);
         assert_eq!(lnbits.invoices(), 1);
-    }
+    }))
+    .await;
 }
 
 /// What LNbits cannot search for, it ignores: the right invoice is picked out by what it carries.

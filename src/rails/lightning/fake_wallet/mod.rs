@@ -20,8 +20,8 @@
 //! # let _ = uri; Ok(()) }
 //! ```
 //!
-//! The files, in the order of a request: [`service`] takes it from a relay, [`cipher`] opens it, [`faults`] say what goes
-//! wrong, [`answer`] does what is asked with the [`books`] and [`invoice`]s, and the answer goes back.
+//! The files, in the order of a request: `service` takes it from a relay, `cipher` opens it, `faults` say what goes wrong,
+//! `answer` does what is asked with the `books` and `invoice`s, and the answer goes back.
 
 mod answer;
 mod books;
