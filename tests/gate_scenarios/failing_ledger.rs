@@ -232,9 +232,15 @@ async fn a_delivery_that_could_not_be_written_down_is_written_down_when_it_can_b
     client.call_tool(1, "add", json!({})).await.unwrap();
     let answers = books::now(&client).await;
     assert_eq!(kind(answers.last().unwrap()), "result", "it was paid for");
-    assert_eq!(harness.entries().await.unwrap()[0].state, EntryState::Claimed);
+    assert_eq!(
+        harness.entries().await.unwrap()[0].state,
+        EntryState::Claimed
+    );
     failing.set(LedgerFault::None);
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(harness.entries().await.unwrap()[0].state, EntryState::Delivered);
+    assert_eq!(
+        harness.entries().await.unwrap()[0].state,
+        EntryState::Delivered
+    );
     books::balance(&harness).await;
 }
