@@ -514,6 +514,8 @@ fn inspect_shows_prices_and_ways_of_paying() {
         server.npub(),
         "--relay",
         &relay.url,
+        "--relay",
+        "ws://127.0.0.1:1",
         "--timeout",
         "30",
     ]);
@@ -540,6 +542,18 @@ fn inspect_shows_prices_and_ways_of_paying() {
         json!({"min": 5, "max": 9, "unit": "sats"})
     );
     assert_eq!(price("tool:touch"), Value::Null);
+    let health: Vec<Value> = lines
+        .iter()
+        .filter(|line| line["event"] == "relay")
+        .cloned()
+        .collect();
+    assert_eq!(
+        health,
+        [
+            json!({"event": "relay", "relay": relay.url, "state": "ready"}),
+            json!({"event": "relay", "relay": "ws://127.0.0.1:1", "state": "down"}),
+        ]
+    );
 }
 
 #[test]

@@ -105,11 +105,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nostr_relay_builder", &["transport/nostr/"]),
     (
         "tokio_tungstenite",
-        &["relays/", "transport/nostr/dev_relay.rs"],
+        &[
+            "relays/",
+            "transport/nostr/dev_relay.rs",
+            "rails/lightning/lnbits/",
+        ],
     ),
-    ("tokio_rustls", &["relays/"]),
-    ("rustls", &["relays/"]),
-    ("webpki_roots", &["relays/"]),
+    ("tokio_rustls", &["relays/", "rails/http.rs"]),
+    ("rustls", &["relays/", "rails/http.rs"]),
+    ("webpki_roots", &["relays/", "rails/http.rs"]),
     ("lru", &["transport/nostr/"]),
     (
         "futures_util",

@@ -7,7 +7,11 @@ mod sync {
 }
 
 #[path = "waiting.rs"]
-#[allow(dead_code, reason = "only some of it is looked at here")]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "only some of it is looked at here"
+)]
 mod waiting;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

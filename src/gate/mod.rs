@@ -11,6 +11,7 @@ mod resume;
 mod waiting;
 
 // A price is named and asked for.
+mod convert;
 mod demand;
 mod issue;
 mod mint;
@@ -55,6 +56,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::convert::can_charge;
 use self::journal::{Journal, Scribe};
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
@@ -64,8 +66,8 @@ use self::waiting::Waiting;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice,
-    Timestamp,
+    CheckCall, Clock, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
+    RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -90,8 +92,12 @@ pub struct GateSettings {
     pub settlement_grace: Duration,
     /// How long beyond its end a payment request is watched. At least an hour.
     pub watch_grace: Duration,
-    /// How long `resolve_price` may take.
+    /// How long `resolve_price` may take, and a rate.
     pub price_timeout: Duration,
+    /// How old a rate may be that a price is converted at. Older ones quote nothing.
+    pub rate_max_age: Duration,
+    /// What is added to a converted price.
+    pub rate_margin: Margin,
     /// How long a processor may take to make a payment request, or to answer a question about one.
     pub processor_timeout: Duration,
     /// How many offers may be open.
@@ -116,6 +122,8 @@ impl Default for GateSettings {
             settlement_grace: Duration::from_secs(30),
             watch_grace: Duration::from_secs(3600),
             price_timeout: Duration::from_secs(5),
+            rate_max_age: Duration::from_secs(600),
+            rate_margin: Margin::default(),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
             offers_per_minute: 600,
@@ -145,6 +153,8 @@ pub struct GateParts {
     pub check: Option<Arc<dyn CheckCall>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
+    /// What prices in other money are worth in sats.
+    pub rates: Option<Arc<dyn RateSource>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -161,6 +171,7 @@ pub struct Gate {
     resolver: Arc<dyn ResolvePrice>,
     check: Option<Arc<dyn CheckCall>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
@@ -206,6 +217,7 @@ impl Gate {
             resolver: parts.resolver,
             check: parts.check,
             processors: parts.processors,
+            rates: parts.rates,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,

@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     // A server's operator wants to know what it does, a buyer wants the result.
     let otherwise = match cli.command {
-        Command::Serve(_) | Command::Relay(_) => "info",
+        Command::Serve(_) | Command::Relay(_) | Command::Wallet { .. } => "info",
         _ => "warn",
     };
     logging::start(cli.log.as_deref(), otherwise)?;

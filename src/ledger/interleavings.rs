@@ -87,6 +87,9 @@ fn gone() -> Transition {
     }
 }
 
+/// What one thread does.
+type Body = fn(&MemoryLedger) -> usize;
+
 /// Runs all of `bodies` in threads of their own, and gives back what they return.
 fn side_by_side<T: Send + 'static>(
     ledger: &Arc<MemoryLedger>,
@@ -162,8 +165,7 @@ fn a_settlement_is_one_execution_or_one_authorization_in_every_order() {
         apply(ledger, 1, vec![gone()]);
         claimed_by(ledger, 9)
     };
-    let meetings: [[fn(&MemoryLedger) -> usize; 2]; 3] =
-        [[notice, serve], [serve, give_up], [notice, give_up]];
+    let meetings: [[Body; 2]; 3] = [[notice, serve], [serve, give_up], [notice, give_up]];
     for bodies in meetings {
         every_order(move || {
             let ledger = Arc::new(MemoryLedger::new());

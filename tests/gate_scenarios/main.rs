@@ -9,6 +9,7 @@ mod duplicates;
 mod explicit;
 mod failing_ledger;
 mod failures;
+mod fiat;
 mod prices;
 mod time;
 mod wire;

@@ -25,7 +25,7 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
     };
     let called = async {
         let transport = wire_up::client_transport(&args.server).await?;
-        let client = wire_up::paid_client(transport, &args.paying, report.on_payment())?;
+        let client = wire_up::paid_client(transport, &args.paying, report.on_payment()).await?;
         let outcome = Call::new(&client, Duration::from_secs(args.server.timeout))
             .run(&target)
             .await;

@@ -39,6 +39,7 @@ pub(super) async fn run(args: &ConnectArgs) -> Outcome {
                 warn!("{remark}");
             }
         })
+        .await
     };
     let client = tokio::select! {
         connected = connected => connected?,

@@ -64,6 +64,12 @@ async fn show(id: &str, file: &LedgerFile) -> Outcome {
     shown["description"] = entry.description.clone().into();
     shown["deadline"] = entry.deadline.as_secs().into();
     shown["claimed_by"] = json!(entry.claimed_by);
+    // What the price was, and at which rate it was converted.
+    shown["meta"] = entry
+        .meta
+        .as_deref()
+        .and_then(|meta| serde_json::from_str(meta).ok())
+        .unwrap_or_default();
     shown["history"] = entry
         .history
         .iter()

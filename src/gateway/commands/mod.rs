@@ -2,6 +2,7 @@
 
 // Selling.
 mod check;
+mod in_sats;
 mod ledger;
 mod serve;
 
@@ -9,13 +10,16 @@ mod serve;
 mod call;
 mod connect;
 mod content;
+mod discover;
 mod inspect;
+mod offer;
 mod session;
 mod target;
 
 // Trying it out.
 mod demo;
 mod relay;
+mod wallet;
 
 use super::args::Command;
 use super::exit::Outcome;
@@ -28,7 +32,9 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Connect(args) => connect::run(&args).await,
         Command::Call(args) => call::run(&args).await,
         Command::Inspect(args) => inspect::run(&args).await,
+        Command::Discover(args) => discover::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
+        Command::Wallet { command } => wallet::run(&command).await,
         Command::Check(args) => check::run(&args).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
     }
