@@ -1,0 +1,1 @@
+//! What every implementation of [`BuyerLedger`](super::BuyerLedger) must do.

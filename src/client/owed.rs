@@ -1,0 +1,55 @@
+//! A call that was paid for before, and never answered here, is asked for again rather than paid again.
+//!
+//! The server may have executed it while this client was gone. It keeps what it answered for the request that was paid for,
+//! by the event of that request; so that very event is sent once more (N-68).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::Shared;
+use super::event::Earlier;
+use super::keep_alive;
+use super::ledger::AttemptFilter;
+use super::pay::Paying;
+use crate::transport::Prepared;
+
+/// Older events are not let in by a server (its window is ten minutes).
+const TOO_OLD: Duration = Duration::from_secs(9 * 60);
+
+/// How long the answer may take before the call is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for what `earlier` paid for. `true` if that ended the call.
+pub(super) async fn fetch(shared: &Arc<Shared>, paying: &Paying, earlier: &Earlier) -> bool {
+    let listed = shared
+        .payments
+        .ledger
+        .list(&AttemptFilter::one(earlier.attempt))
+        .await;
+    let Some(attempt) = listed.ok().and_then(|mut listed| listed.pop()) else {
+        return false;
+    };
+    let age = shared.payments.clock.now().since(attempt.new.at);
+    let own = attempt.new.event == paying.event;
+    if attempt.new.request.is_empty() || age > TOO_OLD || own {
+        return false;
+    }
+    tracing::info!(request_event_id = %attempt.new.event, "asks for what was paid for before");
+    let prepared = Prepared::new(attempt.new.event, attempt.new.request);
+    if !shared
+        .calls
+        .replace(paying.id, prepared.event, &prepared.signed)
+    {
+        return true;
+    }
+    shared
+        .calls
+        .with(paying.id, |call| call.attempts.push(earlier.attempt));
+    keep_alive::during(shared, paying.id, PATIENCE);
+    if shared.transport.publish(&prepared).await.is_err() {
+        return false;
+    }
+    tokio::time::timeout(PATIENCE, paying.ended.cancelled())
+        .await
+        .is_ok()
+}
