@@ -30,12 +30,12 @@ pub(super) async fn fetch(shared: &Arc<Shared>, paying: &Paying, earlier: &Earli
         return false;
     };
     let age = shared.payments.clock.now().since(attempt.new.at);
-    let own = attempt.new.event == paying.event;
-    if attempt.new.request.is_empty() || age > TOO_OLD || own {
+    let (event, signed) = attempt.last_request();
+    if signed.is_empty() || age > TOO_OLD || event == paying.event {
         return false;
     }
-    tracing::info!(request_event_id = %attempt.new.event, "asks for what was paid for before");
-    let prepared = Prepared::new(attempt.new.event, attempt.new.request);
+    tracing::info!(request_event_id = %event, "asks for what was paid for before");
+    let prepared = Prepared::new(event, signed.to_owned());
     if !shared
         .calls
         .replace(paying.id, prepared.event, &prepared.signed)

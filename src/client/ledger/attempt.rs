@@ -208,6 +208,8 @@ pub struct Attempt {
     pub proof: Option<PaymentProof>,
     /// How its state is known.
     pub note: String,
+    /// The last request for the same call that was sent after the payment, with its event.
+    pub retry: Option<(RequestEventId, String)>,
     /// The signed word of the server that the money is there.
     pub acceptance: Option<String>,
     /// The signed answer.
@@ -226,8 +228,18 @@ impl Attempt {
             decided_at: None,
             proof: None,
             note: "the wallet is being asked".to_owned(),
+            retry: None,
             acceptance: None,
             response: None,
+        }
+    }
+
+    /// The last signed request that is to be answered for the money, with its event.
+    #[must_use]
+    pub fn last_request(&self) -> (RequestEventId, &str) {
+        match &self.retry {
+            Some((event, signed)) => (*event, signed),
+            None => (self.new.event, &self.new.request),
         }
     }
 
@@ -263,10 +275,7 @@ impl Attempt {
     /// Notes what was heard of the call.
     pub(super) fn hear(&mut self, heard: super::Heard) {
         match heard {
-            super::Heard::Retried(event, signed) => {
-                self.new.event = event;
-                self.new.request = signed;
-            }
+            super::Heard::Retried(event, signed) => self.retry = Some((event, signed)),
             super::Heard::Accepted(signed) => self.acceptance = Some(signed),
             super::Heard::Ended(answer, signed) => {
                 // An answer that came is not taken back by a time-out.

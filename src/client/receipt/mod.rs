@@ -34,6 +34,8 @@ pub struct Receipt {
     pub identity: InvocationIdentity,
     /// The event of the request that was paid for.
     pub request_event: RequestEventId,
+    /// The event of the last request for the same call after the payment, if there was one (explicit gating).
+    pub retry_event: Option<RequestEventId>,
     /// How much.
     pub amount: u64,
     /// Of what.
@@ -52,6 +54,8 @@ pub struct Receipt {
     pub note: String,
     /// The request, signed by the buyer.
     pub request: Option<Box<RawValue>>,
+    /// The last request for the same call after the payment, signed by the buyer.
+    pub retry: Option<Box<RawValue>>,
     /// The demand for payment, signed by the server.
     pub demand: Option<Box<RawValue>>,
     /// The server's word that the money is there, signed by it.
@@ -81,6 +85,7 @@ impl Receipt {
             capability: new.capability.clone(),
             identity: new.identity,
             request_event: new.event,
+            retry_event: attempt.retry.as_ref().map(|(event, _)| *event),
             amount: new.payment.amount.value(),
             unit: new.payment.amount.unit().to_string(),
             pmi: new.payment.pmi.clone(),
@@ -90,6 +95,7 @@ impl Receipt {
             answer: attempt.answer,
             note: attempt.note.clone(),
             request: event(&new.request),
+            retry: attempt.retry.as_ref().and_then(|(_, it)| event(it)),
             demand: event(&new.demand),
             acceptance: attempt.acceptance.as_deref().and_then(event),
             response: attempt.response.as_deref().and_then(event),
@@ -110,6 +116,7 @@ impl Receipt {
         if !with_contents {
             for (name, event) in [
                 ("request", &mut self.request),
+                ("retry", &mut self.retry),
                 ("response", &mut self.response),
             ] {
                 if event.take().is_some() {

@@ -33,6 +33,9 @@ mod outbound;
 mod client;
 mod server;
 
+// Afterwards: was this really said?
+mod verify;
+
 #[cfg(feature = "dev-relay")]
 mod dev_relay;
 #[cfg(feature = "testing")]
@@ -47,3 +50,4 @@ pub use dev_relay::DevRelay;
 pub use fuzzing::read_frame;
 pub use keys::{NostrKeys, parse_server};
 pub use server::{NostrServerBuilder, NostrServerTransport};
+pub use verify::{SignedMessage, verify_signed};

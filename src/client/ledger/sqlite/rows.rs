@@ -9,7 +9,7 @@ use crate::payment::{Amount, PaymentProof, Timestamp};
 /// What [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "number, call, event, server, identity, capability, worth, worth_unit, state, answer, \
                                   reserved_at_ms, decided_at_ms, note, proof, payment_request, request, demand, \
-                                  acceptance, response";
+                                  acceptance, response, retry_event, retry";
 
 /// A moment as SQLite counts.
 pub(super) fn millis(at: Timestamp) -> i64 {
@@ -78,6 +78,10 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Attempt> {
     attempt.proof = row.get::<_, Option<String>>(13)?.map(PaymentProof::new);
     attempt.acceptance = row.get(17)?;
     attempt.response = row.get(18)?;
+    attempt.retry = match row.get::<_, Option<String>>(20)? {
+        Some(signed) => Some((parsed(row, 19)?, signed)),
+        None => None,
+    };
     Ok(attempt)
 }
 
@@ -129,13 +133,13 @@ pub(super) fn update(
 ) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(
-            "UPDATE payment SET event = :event, request = :request, state = :state, answer = :answer, \
+            "UPDATE payment SET retry_event = :event, retry = :retry, state = :state, answer = :answer, \
              decided_at_ms = :decided, note = :note, proof = :proof, acceptance = :acceptance, response = :response \
              WHERE number = :number",
         )?
         .execute(named_params! {
-            ":event": attempt.new.event.to_string(),
-            ":request": attempt.new.request,
+            ":event": attempt.retry.as_ref().map(|(event, _)| event.to_string()),
+            ":retry": attempt.retry.as_ref().map(|(_, signed)| signed),
             ":state": attempt.state.as_str(),
             ":answer": attempt.answer.as_str(),
             ":decided": attempt.decided_at.map(millis),

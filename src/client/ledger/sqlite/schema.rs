@@ -41,6 +41,8 @@ CREATE TABLE payment (
     payment_request TEXT NOT NULL,
     request         TEXT NOT NULL,
     demand          TEXT NOT NULL,
+    retry_event     TEXT,
+    retry           TEXT,
     acceptance      TEXT,
     response        TEXT
 ) STRICT;
