@@ -5,6 +5,8 @@ pub mod payment;
 pub mod wire;
 
 pub mod ledger;
+#[cfg(feature = "nostr")]
+mod relays;
 pub mod transport;
 
 pub mod client;

@@ -18,8 +18,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("payment", &["error"]),
     ("wire", &["payment", "error"]),
     ("ledger", &["payment", "error"]),
-    ("transport", &["wire", "payment", "error"]),
-    ("rails", &["payment", "error"]),
+    // Links to relays: MCP travels over them, and so does the talk with a NIP-47 wallet.
+    ("relays", &["error"]),
+    ("transport", &["relays", "wire", "payment", "error"]),
+    ("rails", &["relays", "payment", "error"]),
     ("entitlement", &["payment", "ledger", "error"]),
     ("gate", &["payment", "wire", "ledger", "transport", "error"]),
     (
@@ -76,6 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "entitlement",
             "rails",
+            "relays",
             "transport",
             "ledger",
             "wire",
@@ -95,17 +98,23 @@ const TRANSPORTS: &[&str] = &["nostr", "rmcp", "memory"];
 /// Where a vendor crate may be named, as beginnings of paths below `src`. Nowhere else: each can then be exchanged in one
 /// place.
 const HOMES: &[(&str, &[&str])] = &[
-    ("nostr", &["transport/nostr/", "rails/lightning/"]),
+    (
+        "nostr",
+        &["relays/", "transport/nostr/", "rails/lightning/"],
+    ),
     ("nostr_relay_builder", &["transport/nostr/"]),
     (
         "tokio_tungstenite",
-        &["transport/nostr/", "rails/lightning/"],
+        &["relays/", "transport/nostr/dev_relay.rs"],
     ),
-    ("tokio_rustls", &["transport/nostr/"]),
-    ("rustls", &["transport/nostr/"]),
-    ("webpki_roots", &["transport/nostr/"]),
+    ("tokio_rustls", &["relays/"]),
+    ("rustls", &["relays/"]),
+    ("webpki_roots", &["relays/"]),
     ("lru", &["transport/nostr/"]),
-    ("futures_util", &["transport/", "rails/", "gateway/"]),
+    (
+        "futures_util",
+        &["relays/", "transport/", "rails/", "gateway/"],
+    ),
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/"]),

@@ -73,7 +73,7 @@ impl Gate {
                 return Err(error);
             }
         };
-        self.watcher.forget(id).await;
+        self.watcher.forget(applied.entry()).await;
         match (applied, waiting) {
             (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
             (Applied::Moved(entry), None) => {

@@ -12,5 +12,5 @@ pub use failing_ledger::{FailingLedger, LedgerFault};
 pub use harness::{Answer, Execution, Harness, HarnessBuilder, RawClient, Survivors};
 pub use scripted_handler::{HandlerControl, HandlerScript, ScriptedHandler};
 pub use scripted_processor::{
-    LookupScript, MintScript, ProcessorControl, RailEvent, ScriptedProcessor,
+    ListScript, LookupScript, MintScript, ProcessorControl, RailEvent, ScriptedProcessor,
 };

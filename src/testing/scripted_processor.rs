@@ -58,6 +58,22 @@ pub enum LookupScript {
     Expired,
 }
 
+/// What [`list_settled`](PaymentProcessor::list_settled) does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ListScript {
+    /// Cannot list, like most rails.
+    Cannot,
+    /// Lists what is true.
+    Honest,
+    /// Lists which payments to look up, not what arrived.
+    Hints,
+    /// Fails.
+    Fail,
+    /// Never answers.
+    Hang,
+}
+
 /// One line of the log of a scripted processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +82,8 @@ pub enum RailEvent {
     Minted(String),
     /// Was asked about this reference.
     LookedUp(String),
+    /// Was asked for everything settled of what was made since then.
+    Listed(Timestamp),
     /// Settled this reference.
     Settled(String),
 }
@@ -74,6 +92,7 @@ pub enum RailEvent {
 struct State {
     mint: MintScript,
     lookup: LookupScript,
+    list: ListScript,
     settle_at_once: bool,
     made: HashMap<String, PaymentRequest>,
     in_order: Vec<String>,
@@ -131,6 +150,7 @@ impl ScriptedProcessor {
         let state = State {
             mint: MintScript::Honest,
             lookup: LookupScript::Honest,
+            list: ListScript::Cannot,
             settle_at_once: false,
             made: HashMap::new(),
             in_order: Vec::new(),
@@ -189,6 +209,11 @@ impl ProcessorControl {
     /// Changes how look-ups are answered.
     pub fn on_lookup(&self, script: LookupScript) {
         self.shared.state().lookup = script;
+    }
+
+    /// What lists do from now on.
+    pub fn on_list(&self, script: ListScript) {
+        self.shared.state().list = script;
     }
 
     /// Settles every payment request as soon as it is made, and says so.
@@ -375,6 +400,31 @@ impl PaymentProcessor for ScriptedProcessor {
             )),
             LookupScript::Hang => std::future::pending().await,
             LookupScript::Expired => Ok(SettlementStatus::Expired),
+        }
+    }
+
+    async fn list_settled(
+        &self,
+        made_since: Timestamp,
+    ) -> Result<Option<Vec<SettlementNotice>>, RailError> {
+        let (script, settled) = {
+            let mut state = self.shared.state();
+            if state.list != ListScript::Cannot {
+                state.log.push(RailEvent::Listed(made_since));
+            }
+            (state.list, state.settled.clone())
+        };
+        let hints = script == ListScript::Hints;
+        match script {
+            ListScript::Cannot => Ok(None),
+            ListScript::Honest | ListScript::Hints => Ok(Some(
+                settled
+                    .into_iter()
+                    .map(|(reference, s)| SettlementNotice::new(reference, (!hints).then_some(s)))
+                    .collect(),
+            )),
+            ListScript::Fail => Err(RailError::unknown("scripted failure of the list")),
+            ListScript::Hang => std::future::pending().await,
         }
     }
 

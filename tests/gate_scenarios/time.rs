@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tollkeeper::ledger::OpenLimits;
 use tollkeeper::payment::{Clock, SystemClock, Timestamp};
-use tollkeeper::testing::{Harness, LookupScript, MintScript, RailEvent};
+use tollkeeper::testing::{Harness, ListScript, LookupScript, MintScript, RailEvent};
 
 use super::PRICES;
 use super::books::{self, kind, kinds};
@@ -332,36 +332,87 @@ async fn a_payment_ttl_out_of_range_is_refused_at_the_start() {
 /// D-47, N-134: what it costs to watch does not grow with what is watched.
 #[tokio::test(start_paused = true)]
 async fn look_ups_do_not_grow_with_the_number_of_open_offers() {
-    let mut rates = Vec::new();
-    for open in [1_u16, 1_000] {
-        let harness = Harness::builder(&PRICES)
-            .unwrap()
-            .payments(|p| p.limits(OpenLimits::new(1000, 1000)))
-            .start()
+    for open in [1, 1_000] {
+        let harness = shop_with_offers(open, ListScript::Cannot).await;
+        let before = questions(&harness);
+        tokio::time::sleep(seconds(500)).await;
+        let asked = questions(&harness) - before;
+        assert!(
+            asked <= 2 * 500 + 16,
+            "{open} open: {asked} questions in 500 s are more than two a second"
+        );
+    }
+}
+
+/// A wallet that pushes nothing but lists: thousands of offers cost it one question each ten seconds and a look-up now and
+/// then, and whoever pays among them is noticed within 15 s.
+#[tokio::test(start_paused = true)]
+async fn one_settlement_among_thousands_is_found_by_listing() {
+    for script in [ListScript::Honest, ListScript::Hints] {
+        let harness = shop_with_offers(3_000, script).await;
+        tokio::time::sleep(seconds(60)).await;
+        let before = questions(&harness);
+        tokio::time::sleep(seconds(300)).await;
+        let asked = questions(&harness) - before;
+        assert!(asked <= 2 * 300, "{script:?}: {asked} questions in 300 s");
+
+        let reference = harness.rail.references()[1_500].clone();
+        harness.rail.settle_quietly(&reference);
+        tokio::time::sleep(seconds(15)).await;
+        let served = harness.executions();
+        assert_eq!(served, 1, "{script:?}: noticed within 15 s");
+    }
+}
+
+/// A list that fails, or never comes, hides nothing for long.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_is_found_when_listing_breaks_and_when_it_works_again() {
+    for script in [ListScript::Fail, ListScript::Hang] {
+        let harness = shop_with_offers(3, ListScript::Honest).await;
+        tokio::time::sleep(seconds(20)).await;
+        harness.rail.on_list(script);
+        let references = harness.rail.references();
+        harness.rail.settle_quietly(&references[0]);
+        tokio::time::sleep(seconds(30)).await;
+        let served = harness.executions();
+        assert_eq!(served, 1, "{script:?}: single look-ups go on");
+
+        harness.rail.on_lookup(LookupScript::Fail);
+        harness.rail.settle_quietly(&references[1]);
+        tokio::time::sleep(seconds(60)).await;
+        harness.rail.on_list(ListScript::Honest);
+        tokio::time::sleep(seconds(60)).await;
+        let served = harness.executions();
+        assert_eq!(served, 2, "{script:?}: the list came back");
+    }
+}
+
+/// A shop with `open` unpaid offers, on a wallet that lists as told.
+async fn shop_with_offers(open: u16, script: ListScript) -> Harness {
+    let harness = Harness::builder(&PRICES)
+        .unwrap()
+        .payments(|p| p.limits(OpenLimits::new(10_000, 10_000)))
+        .start()
+        .await
+        .unwrap();
+    harness.rail.on_list(script);
+    let clients: Vec<_> = (1..=100).map(|n| harness.client(n)).collect();
+    for (n, client) in (0..open).zip(clients.iter().cycle()) {
+        client
+            .call_tool(n.into(), "add", json!({"n": n}))
             .await
             .unwrap();
-        let client = harness.client(1);
-        for n in 0..open {
-            client
-                .call_tool(n.into(), "add", json!({"n": n}))
-                .await
-                .unwrap();
-        }
-        tokio::time::sleep(seconds(500)).await;
-        let lookups = harness
-            .rail
-            .log()
-            .iter()
-            .filter(|e| matches!(e, RailEvent::LookedUp(_)))
-            .count();
-        rates.push(lookups);
     }
-    assert!(
-        rates[0] <= 500,
-        "{rates:?}: more than one a second for one offer"
-    );
-    assert!(
-        rates[1] <= 20 * 500,
-        "{rates:?}: more than twenty a second, whatever is open"
-    );
+    harness.rail.wait_for_minted(open.into()).await;
+    harness
+}
+
+/// How many questions about settlements the wallet was asked.
+fn questions(harness: &Harness) -> usize {
+    harness
+        .rail
+        .log()
+        .iter()
+        .filter(|e| matches!(e, RailEvent::LookedUp(_) | RailEvent::Listed(_)))
+        .count()
 }

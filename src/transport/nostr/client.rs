@@ -17,9 +17,9 @@ use super::gift_wrap::Wrap;
 use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route, SUPPORT_EPHEMERAL};
-use super::publish::Relays;
 use crate::error::{Error, Result};
 use crate::payment::ServerPubkey;
+use crate::relays::Relays;
 use crate::transport::{ClientInbound, ClientTransport, Introduction, Prepared};
 use crate::wire::{Message, Tag};
 
@@ -121,7 +121,7 @@ impl NostrClientBuilder {
     pub async fn connect(self) -> Result<Arc<NostrClientTransport>> {
         let Self { settings, server } = self;
         let server = keys::public_key(server.as_bytes());
-        let (relays, deliveries) = Relays::spawn(&settings)?;
+        let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let knowledge = Arc::new(Knowledge {
             ephemeral: AtomicBool::new(false),
             encrypted: Mutex::new(LruCache::new(MOST_ENCRYPTED)),

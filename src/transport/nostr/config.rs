@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use nostr::{Keys, Kind, RelayUrl};
+use nostr::{Filter, Keys, Kind, RelayUrl};
 use serde::{Deserialize, Serialize};
 
 use super::keys::NostrKeys;
 use crate::error::{Error, Result};
+use crate::relays::{self, Interest, Subscription};
 
 /// Kind of a direct message, always ephemeral.
 pub(super) const MESSAGE: u16 = 25910;
@@ -17,18 +18,8 @@ pub(super) const WRAP_PERSISTENT: u16 = 1059;
 /// Kind of a gift wrap that relays pass on only (CEP-19).
 pub(super) const WRAP_EPHEMERAL: u16 = 21059;
 
-/// Longest frame taken from a relay; longer ones are dropped unread.
-pub(super) const MAX_FRAME: usize = 1024 * 1024;
-/// Longest frame that the socket buffers before it gives up on the connection.
-pub(super) const MAX_SOCKET_FRAME: usize = 8 * MAX_FRAME;
 /// Longest content of an event sent in the clear: what public relays commonly take.
 pub(super) const MAX_PLAIN_CONTENT: usize = 256 * 1024;
-/// How far the clocks of peers may be apart (N-135): subscriptions reach back this far.
-pub(super) const SKEW: Duration = Duration::from_secs(600);
-/// How long a relay that does not answer is waited for before its silence counts as consent.
-pub(super) const SILENCE: Duration = Duration::from_secs(2);
-/// How long a message that cannot be sent is kept.
-pub(super) const KEEP_TRYING: Duration = Duration::from_secs(60);
 /// How long `connect` waits for the first relay unless told otherwise.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -170,26 +161,20 @@ impl Settings {
 
     /// The relays as addresses, each once.
     pub(super) fn relay_urls(&self) -> Result<Vec<RelayUrl>> {
-        const MOST: usize = 32;
-        let mut urls = Vec::new();
-        for (index, relay) in self.relays.iter().enumerate() {
-            let url = RelayUrl::parse(relay).map_err(|source| {
-                Error::config(format!("relay {} is no ws:// or wss:// address", index + 1))
-                    .with_source(source)
-            })?;
-            if !urls.contains(&url) {
-                urls.push(url);
-            }
-        }
-        match urls.len() {
-            0 => Err(Error::config("at least one relay is needed")),
-            n if n > MOST => Err(Error::config("more than 32 relays")),
-            _ => Ok(urls),
+        relays::parse_urls(&self.relays)
+    }
+
+    /// What is asked of the relays: messages to us, of the kinds that are accepted.
+    pub(super) fn subscription(&self) -> Subscription {
+        let filter = Filter::new().pubkey(self.keys.public()).kinds(self.kinds());
+        Subscription {
+            keys: self.keys().clone(),
+            interests: vec![Interest::Recent(filter)],
         }
     }
 
     /// The kinds to listen for: what is not accepted is not even asked for.
-    pub(super) fn kinds(&self) -> Vec<Kind> {
+    fn kinds(&self) -> Vec<Kind> {
         let wraps = self.encryption.takes_wraps();
         [
             (self.encryption.takes_plain(), MESSAGE),
@@ -234,15 +219,5 @@ mod tests {
     fn debug_does_not_show_the_secret() {
         let settings = Settings::new(NostrKeys::generate());
         assert!(!format!("{settings:?}").contains(&settings.keys.reveal_secret_hex()));
-    }
-
-    #[test]
-    fn relays_must_be_there_and_be_addresses() {
-        let mut settings = Settings::new(NostrKeys::generate());
-        assert!(settings.relay_urls().is_err());
-        settings.relays = vec!["http://example.com".into()];
-        assert!(settings.relay_urls().is_err());
-        settings.relays = vec!["ws://localhost:1".into(), "ws://localhost:1/".into()];
-        assert_eq!(settings.relay_urls().unwrap().len(), 1);
     }
 }

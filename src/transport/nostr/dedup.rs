@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::reader::Phase;
+use crate::relays::Phase;
 
 /// How many carriers are remembered.
 const MOST: usize = 100_000;

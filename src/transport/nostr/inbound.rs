@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{EncryptionMode, GiftWrapMode, MESSAGE, Settings};
 use super::dedup::{Seen, Verdict};
 use super::gift_wrap::{self, Wrap};
-use super::reader::{Delivery, Phase};
+use crate::relays::{Delivery, Phase};
 use crate::wire::{Message, Tag};
 
 /// Events that are verified at the same time.

@@ -1,23 +1,10 @@
-//! MCP over Nostr relays (ContextVM): the only place, beside the Lightning rail, that knows Nostr.
+//! MCP over Nostr relays (ContextVM): with the links to relays and the Lightning rail the only place that knows Nostr.
 //!
-//! The way in: `socket` → `relay` → `reader` → `inbound` (`gift_wrap`, `dedup`) → `server` or `client`.
-//! The way out: `server` or `client` → `outbound` (`session`, `gift_wrap`) → `publish` → `outbox` →
-//! `relay`.
-//!
-//! The links to relays are made here, on the types of the `nostr` crate, rather than with the pool of `nostr-sdk`. For a
-//! service that moves money the pool does too much and too little: its cache of verified ids lets a malicious relay
-//! forge an author, it verifies under one lock, hands over through channels that drop when they lag, writes the whole
-//! text of a bad event to the log, waits for the slowest relay, and notices a dead link after a minute.
+//! The way in: [`relays`](crate::relays) → `inbound` (`gift_wrap`, `dedup`) → `server` or `client`. The way out: `server`
+//! or `client` → `outbound` (`session`, `gift_wrap`) → [`relays`](crate::relays).
 
 mod config;
 mod keys;
-
-// Links to relays.
-mod outbox;
-mod publish;
-mod reader;
-mod relay;
-mod socket;
 
 // Messages in.
 mod dedup;

@@ -14,11 +14,10 @@ use super::dedup::Verdict;
 use super::inbound::{self, Acceptance, Intake, Opened};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
-use super::publish::Relays;
-use super::reader::Phase;
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
+use crate::relays::{Phase, Relays};
 use crate::transport::{Advertisement, Inbound, Origin, Outbound, ReplyTo, ServerTransport};
 use crate::wire::{Message, Tag};
 
@@ -157,7 +156,7 @@ impl NostrServerBuilder {
     pub async fn connect(self) -> Result<Arc<NostrServerTransport>> {
         let Self { settings, info } = self;
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
-        let (relays, deliveries) = Relays::spawn(&settings)?;
+        let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let sessions = Arc::new(Mutex::new(Sessions::new()));
         let intake = Requests {
             sessions: sessions.clone(),

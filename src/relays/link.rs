@@ -1,26 +1,24 @@
-//! The link to one relay: connected for as long as the transport lives, subscribed, and never trusted.
+//! The link to one relay: connected for as long as it is wanted, subscribed, and never trusted.
 //!
 //! A task owns the connection. Its [`Reader`] hands events on, its writer sends what the [`Outbox`] holds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{
-    ClientMessage, EventBuilder, Filter, JsonUtil, Kind, RelayUrl, SubscriptionId, Timestamp,
-};
+use nostr::{ClientMessage, EventBuilder, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::SKEW;
-use super::keys::NostrKeys;
 use super::outbox::{Outbox, Post};
 use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
+use super::{Interest, SKEW, Subscription};
 use crate::error::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,8 +48,7 @@ pub(super) enum LinkState {
 pub(super) struct LinkConfig {
     pub(super) index: usize,
     pub(super) url: RelayUrl,
-    pub(super) keys: NostrKeys,
-    pub(super) kinds: Vec<Kind>,
+    pub(super) subscription: Subscription,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) room: Arc<Semaphore>,
     /// No more events are wanted; sending goes on.
@@ -276,16 +273,21 @@ impl Link {
 
     fn subscription(&self) -> String {
         let since = Timestamp::from(Timestamp::now().as_secs().saturating_sub(SKEW.as_secs()));
-        let filter = Filter::new()
-            .pubkey(self.config.keys.public())
-            .kinds(self.config.kinds.clone())
-            .since(since);
-        ClientMessage::req(SubscriptionId::new(SUBSCRIPTION), filter).as_json()
+        let filters = self.config.subscription.interests.iter();
+        let filters = filters.map(|interest| match interest {
+            Interest::Recent(filter) => Cow::Owned(filter.clone().since(since)),
+            Interest::Kept(filter) => Cow::Borrowed(filter),
+        });
+        ClientMessage::Req {
+            subscription_id: Cow::Owned(SubscriptionId::new(SUBSCRIPTION)),
+            filters: filters.collect(),
+        }
+        .as_json()
     }
 
     fn authentication(&self, challenge: String) -> Option<String> {
         let event = EventBuilder::auth(challenge, self.config.url.clone())
-            .sign_with_keys(self.config.keys.inner());
+            .sign_with_keys(&self.config.subscription.keys);
         event.ok().map(|event| ClientMessage::auth(event).as_json())
     }
 }
@@ -306,7 +308,7 @@ async fn within(
 }
 
 /// The address without path, query and user: those may hold an access token.
-pub(super) fn shown(url: &RelayUrl) -> String {
+pub(crate) fn shown(url: &RelayUrl) -> String {
     let address: &nostr::Url = url.into();
     let host = address.host_str().unwrap_or_default();
     match address.port() {

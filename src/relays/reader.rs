@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 
-use super::config::MAX_FRAME;
+use super::MAX_FRAME;
 use super::socket::Socket;
 use crate::error::{Error, Result};
 
@@ -23,7 +23,7 @@ const SILENT: Duration = Duration::from_secs(15);
 
 /// When an event was delivered, seen from the subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// From the relay's store, before the first EOSE of this process.
     FirstReplay,
     /// From the relay's store, after a reconnect.
@@ -33,16 +33,16 @@ pub(super) enum Phase {
 }
 
 /// An event as a relay delivered it: nothing about it is verified.
-pub(super) struct Delivery {
-    pub(super) relay: usize,
-    pub(super) phase: Phase,
-    pub(super) event: Event,
+pub(crate) struct Delivery {
+    pub(crate) relay: usize,
+    pub(crate) phase: Phase,
+    pub(crate) event: Event,
     /// Room in memory that the event takes until it is worked off.
     _room: OwnedSemaphorePermit,
 }
 
 /// What the reader tells the writer.
-pub(super) enum Note {
+pub(crate) enum Note {
     Ok {
         id: EventId,
         accepted: bool,
@@ -54,17 +54,17 @@ pub(super) enum Note {
 }
 
 /// See the [module](self).
-pub(super) struct Reader {
-    pub(super) index: usize,
-    pub(super) deliveries: mpsc::Sender<Delivery>,
-    pub(super) room: Arc<Semaphore>,
-    pub(super) deaf: CancellationToken,
-    pub(super) notes: mpsc::Sender<Note>,
-    pub(super) phase: Phase,
+pub(crate) struct Reader {
+    pub(crate) index: usize,
+    pub(crate) deliveries: mpsc::Sender<Delivery>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) deaf: CancellationToken,
+    pub(crate) notes: mpsc::Sender<Note>,
+    pub(crate) phase: Phase,
 }
 
 impl Reader {
-    pub(super) async fn run(mut self, stream: &mut SplitStream<Socket>) -> Result<()> {
+    pub(crate) async fn run(mut self, stream: &mut SplitStream<Socket>) -> Result<()> {
         loop {
             // Only the wait for the relay is timed: while our own queue is full, the relay is not silent.
             let frame = match timeout(SILENT, stream.next()).await {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::config::KEEP_TRYING;
+use super::KEEP_TRYING;
 
 /// Events that wait to be written, at most.
 const MOST_WAITING: usize = 1024;

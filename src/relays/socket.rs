@@ -11,14 +11,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use super::config::MAX_SOCKET_FRAME;
+use super::MAX_SOCKET_FRAME;
+use super::link::shown;
 use crate::error::{Error, Result};
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a connection to a `ws://` or `wss://` address.
 pub(super) async fn connect(url: &RelayUrl) -> Result<Socket> {
-    let unreachable = || Error::transport(format!("cannot connect to {url}"));
+    let unreachable = || Error::transport(format!("cannot connect to {}", shown(url)));
     let address: &nostr::Url = url.into();
     let host = address.host_str().ok_or_else(unreachable)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use nostr::{ClientMessage, Event, JsonUtil, Kind};
+use nostr::{ClientMessage, Event, JsonUtil, Kind, RelayUrl};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::config::{KEEP_TRYING, MAX_FRAME, SILENCE, Settings};
+use super::link::{self, LinkConfig, LinkState, RelayLink};
 use super::outbox::{Outcome, Post};
 use super::reader::Delivery;
-use super::relay::{self, LinkConfig, LinkState, RelayLink};
+use super::{KEEP_TRYING, MAX_FRAME, SILENCE, Subscription};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Events in the queue between the links and whoever works them off.
@@ -21,9 +21,9 @@ const QUEUE: usize = 1024;
 /// Bytes of them, over all relays.
 const QUEUE_BYTES: usize = 32 * MAX_FRAME;
 
-/// The links to all relays of a transport. They end when this is dropped.
+/// The links to a set of relays. They end when this is dropped.
 #[derive(Debug)]
-pub(super) struct Relays {
+pub(crate) struct Relays {
     links: Vec<RelayLink>,
     deaf: CancellationToken,
     stop: CancellationToken,
@@ -33,8 +33,10 @@ pub(super) struct Relays {
 
 impl Relays {
     /// Connects to the relays and subscribes; what they deliver comes out of the receiver.
-    pub(super) fn spawn(settings: &Settings) -> Result<(Self, mpsc::Receiver<Delivery>)> {
-        let urls = settings.relay_urls()?;
+    pub(crate) fn spawn(
+        urls: Vec<RelayUrl>,
+        subscription: &Subscription,
+    ) -> (Self, mpsc::Receiver<Delivery>) {
         let (deliveries, queue) = mpsc::channel(QUEUE);
         let (deaf, stop) = (CancellationToken::new(), CancellationToken::new());
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
@@ -46,31 +48,28 @@ impl Relays {
                 let config = LinkConfig {
                     index,
                     url,
-                    keys: settings.keys.clone(),
-                    kinds: settings.kinds(),
+                    subscription: subscription.clone(),
                     deliveries: deliveries.clone(),
                     room: room.clone(),
                     deaf: deaf.clone(),
                     stop: stop.clone(),
                 };
-                relay::spawn(config, &tasks)
+                link::spawn(config, &tasks)
             })
             .collect();
         tasks.close();
-        Ok((
-            Self {
-                links,
-                deaf,
-                _guard: stop.clone().drop_guard(),
-                stop,
-                tasks,
-            },
-            queue,
-        ))
+        let relays = Self {
+            links,
+            deaf,
+            _guard: stop.clone().drop_guard(),
+            stop,
+            tasks,
+        };
+        (relays, queue)
     }
 
     /// Waits until one relay has confirmed the subscription: a message that is answered earlier would be lost.
-    pub(super) async fn ready(&self, patience: Duration) -> Result<()> {
+    pub(crate) async fn ready(&self, patience: Duration) -> Result<()> {
         let first = select_all(self.links.iter().map(|link| {
             let mut state = link.state.clone();
             Box::pin(async move {
@@ -86,7 +85,7 @@ impl Relays {
                 let names: Vec<String> = self
                     .links
                     .iter()
-                    .map(|link| relay::shown(&link.url))
+                    .map(|link| link::shown(&link.url))
                     .collect();
                 let text = format!(
                     "no relay is ready after {} s: {}",
@@ -99,24 +98,24 @@ impl Relays {
     }
 
     /// Wants no more events. Sending goes on.
-    pub(super) fn close_intake(&self) {
+    pub(crate) fn close_intake(&self) {
         self.deaf.cancel();
     }
 
     /// Writes out what is left and closes the connections.
-    pub(super) async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         self.deaf.cancel();
         self.stop.cancel();
         self.tasks.wait().await;
     }
 
     /// Is cancelled once no more events are wanted.
-    pub(super) fn deaf(&self) -> CancellationToken {
+    pub(crate) fn deaf(&self) -> CancellationToken {
         self.deaf.clone()
     }
 
     /// The addresses of the relays.
-    pub(super) fn urls(&self) -> impl Iterator<Item = &nostr::RelayUrl> {
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &nostr::RelayUrl> {
         self.links.iter().map(|link| &link.url)
     }
 
@@ -124,7 +123,7 @@ impl Relays {
     ///
     /// An ephemeral event is done once it went over the wire to one relay, because not every relay confirms those; any
     /// other once one relay took it, or kept silent for a while. Refusals that may pass are tried again by the link.
-    pub(super) async fn publish(&self, event: &Event) -> Result<()> {
+    pub(crate) async fn publish(&self, event: &Event) -> Result<()> {
         let ephemeral = is_ephemeral(event.kind);
         let started = Instant::now();
         let deadline = started + KEEP_TRYING;
