@@ -25,9 +25,9 @@ pub struct PaymentQuestion {
     pub capability: String,
     /// How much, as the payment request itself says.
     pub amount: Amount,
-    /// What is left of the budget of this run.
+    /// What would be left of the budget of this run.
     pub left_of_budget: Amount,
-    /// What is left under the tightest limit of the policy.
+    /// What would be left under the tightest limit of the policy.
     pub left_of_policy: Option<Amount>,
     /// How long there is to answer.
     pub within: Duration,

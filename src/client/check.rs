@@ -25,10 +25,11 @@ pub(super) fn check(
     let said = Amount::new(params.amount, handler.unit()).map_err(|_| DeclineReason::Malformed)?;
     let pay_req = PayReq::new(params.pay_req.as_str());
     let mut request = PaymentRequest::new(params.pmi, said.clone(), pay_req, "");
-    let examined = handler.examine(&request).map_err(|error| {
-        tracing::warn!(pmi = %request.pmi, error = &error as &dyn std::error::Error, "a payment request cannot be read");
-        DeclineReason::NotHandled
-    })?;
+    let examined = handler
+        .examine(&request)
+        .map_err(|error| DeclineReason::Invalid {
+            why: error.to_string(),
+        })?;
     if let Some(asked) = examined.amount.filter(|asked| *asked != said) {
         return Err(DeclineReason::AmountDiffers { said, asked });
     }

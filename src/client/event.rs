@@ -95,6 +95,11 @@ pub enum DeclineReason {
     NoHandler(Pmi),
     /// The handler will not pay it.
     NotHandled,
+    /// The payment request is wrong in itself.
+    Invalid {
+        /// What is wrong, in the words of the wallet's handler.
+        why: String,
+    },
     /// The payment request itself says another amount than the server.
     AmountDiffers {
         /// What the server says.
@@ -212,6 +217,7 @@ impl DeclineReason {
             Self::Malformed => "malformed",
             Self::NoHandler(_) => "no_wallet",
             Self::NotHandled => "not_handled",
+            Self::Invalid { .. } => "invalid",
             Self::AmountDiffers { .. } => "amount_differs",
             Self::Expired => "expired",
             Self::NoIdentity => "no_identity",
@@ -240,6 +246,7 @@ impl fmt::Display for DeclineReason {
             Self::Malformed => f.write_str("the payment demand cannot be read"),
             Self::NoHandler(pmi) => write!(f, "no wallet for the payment method {pmi}"),
             Self::NotHandled => f.write_str("the payment request is not what it claims to be"),
+            Self::Invalid { why } => write!(f, "the payment request cannot be paid: {why}"),
             Self::AmountDiffers { said, asked } => write!(
                 f,
                 "the server says {said}, and its payment request asks for {asked}"

@@ -17,7 +17,7 @@ use super::ledger::{AttemptId, AttemptState, NewAttempt, Settled};
 use super::policy::{Case, Facts};
 use super::{decline, keep_alive, owed, resolve, wallet};
 use crate::payment::{
-    InvocationIdentity, PaymentHandler, PaymentInteraction, PaymentRequest, RequestEventId,
+    Amount, InvocationIdentity, PaymentHandler, PaymentInteraction, PaymentRequest, RequestEventId,
 };
 use crate::wire::PaymentRequiredParams;
 
@@ -169,17 +169,26 @@ pub(super) async fn decide_and_pay(
     if !handler.can_handle(&request).await {
         return Err(DeclineReason::NotHandled);
     }
-    let reservation = shared.payments.reserve_budget(&request.amount).await?;
-    let attempt = match reserve(shared, paying, identity, &request, &reservation).await {
-        Ok(Some(attempt)) => attempt,
-        Ok(None) => {
-            reservation.give_back();
-            paying.phase(Phase::None);
-            return Ok(Ending::NobodyWaits);
-        }
-        Err(reason) => {
-            reservation.give_back();
-            return Err(reason);
+    let budget = shared.payments.reserve_budget(&request.amount).await;
+    if let Err(reason) = &budget
+        && !shared.payments.ledger.has_books()
+    {
+        return Err(reason.clone());
+    }
+    let reserved = reserve(shared, paying, identity, &request, &budget).await;
+    let (attempt, reservation) = match (reserved, budget) {
+        (Ok(Some(attempt)), Ok(reservation)) => (attempt, reservation),
+        (ended, budget) => {
+            if let Ok(reservation) = budget {
+                reservation.give_back();
+            }
+            return match ended {
+                Ok(_) => {
+                    paying.phase(Phase::None);
+                    Ok(Ending::NobodyWaits)
+                }
+                Err(reason) => Err(reason),
+            };
         }
     };
     // Said before it is looked whether the call has ended: whoever ends it now either keeps it from being paid, or sees
@@ -252,7 +261,7 @@ async fn reserve(
     paying: &Paying,
     identity: InvocationIdentity,
     request: &PaymentRequest,
-    reservation: &Reservation,
+    budget: &Result<Reservation, DeclineReason>,
 ) -> Result<Option<AttemptId>, DeclineReason> {
     let payments = &shared.payments;
     let until = tokio::time::Instant::now() + paying.ttl;
@@ -287,6 +296,7 @@ async fn reserve(
         facts.advertised = shared.prices.price_of(&paying.capability);
         facts.expires_at = request.expires_at;
         facts.approved = approved;
+        facts.refused = budget.as_ref().err().cloned();
         let case = Case::new(Arc::clone(&payments.policy), facts);
         let reason = match payments.ledger.reserve(new, case).await {
             Ok(Ok(attempt)) => return Ok(Some(attempt)),
@@ -320,7 +330,10 @@ async fn reserve(
                     server,
                     capability: paying.capability.clone(),
                     amount: request.amount.clone(),
-                    left_of_budget: reservation.left(),
+                    left_of_budget: budget.as_ref().map_or_else(
+                        |_| Amount::zero(request.amount.unit().clone()),
+                        Reservation::left,
+                    ),
                     left_of_policy: left.clone(),
                     within,
                 };

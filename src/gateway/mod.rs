@@ -3,6 +3,7 @@
 
 // What was asked for.
 mod args;
+mod buying;
 mod config;
 mod secrets;
 
@@ -13,6 +14,7 @@ mod lines;
 mod logging;
 mod output;
 mod shutdown;
+mod terminal;
 mod wire_up;
 
 // What the crash test needs.

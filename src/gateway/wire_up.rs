@@ -1,25 +1,35 @@
 //! From what was asked for to what works: keys, transports, ledgers, rails.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{PayingArgs, ServerArgs};
+use super::args::{PayingArgs, ServerArgs, WalletsArgs};
+use super::buying;
 use super::call_check::ListedCalls;
 use super::config::{self, LedgerPlace, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
 use super::exit::{Failure, Outcome};
 use super::{home, secrets};
-use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
+use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
+use crate::client::receipt::ReceiptFolder;
+use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
-use crate::transport::ServerTransport;
 use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
 };
+use crate::transport::{ClientTransport, ServerTransport};
+
+/// The books of what was bought, in TOLLKEEPER_HOME.
+pub(super) const BOOKS: &str = "buyer.db";
+
+/// The folder of receipts, in TOLLKEEPER_HOME.
+pub(super) const RECEIPTS: &str = "receipts";
 
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
@@ -146,12 +156,12 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
     Ok(transport)
 }
 
-/// A client that pays inside the budget, and tells `on_event` what it does.
-pub(super) fn paid_client(
-    transport: Arc<NostrClientTransport>,
+/// How a client pays: inside the budget and the policy, by the books, and telling `on_event` what it does.
+pub(super) fn client_payments(
     paying: &PayingArgs,
+    asker: Option<Arc<dyn AskBuyer>>,
     on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
-) -> Outcome<Arc<PaidClient>> {
+) -> Outcome<ClientPayments> {
     let mut builder = ClientPayments::builder()
         .budget(paying.budget.clone())
         .on_event(on_event);
@@ -161,10 +171,68 @@ pub(super) fn paid_client(
     if let Some(interaction) = paying.payment_interaction {
         builder = builder.interaction(interaction);
     }
-    if paying.allow_fake {
-        builder = builder.handler(FakeHandler::new());
+    if paying.pay {
+        builder = builder.pay_explicit_gating();
     }
-    Ok(with_client_payments(transport, builder.build()?))
+    if let Some(asker) = asker {
+        builder = builder.ask(asker);
+    }
+    match home::folder() {
+        Ok(home) => {
+            builder = by_the_books(builder, &home)?.policy(buying::policy(&home, &paying.policy)?)
+        }
+        // Nothing can be paid, so nothing has to be written down.
+        Err(_) if paying.budget.value() == 0 => {}
+        Err(error) => return Err(error.into()),
+    }
+    if paying.allow_fake {
+        builder = with_fake_wallet(builder)?;
+    }
+    Ok(builder.build()?)
+}
+
+/// The books and the receipts in `home`.
+fn by_the_books(builder: ClientPaymentsBuilder, home: &Path) -> Outcome<ClientPaymentsBuilder> {
+    // A folder that cannot be made is complained about by the books, when something is to be paid.
+    let _ = home::make_folder(home);
+    Ok(builder
+        .ledger(buyer_ledger(home)?)
+        .receipts(ReceiptFolder::new(home.join(RECEIPTS))))
+}
+
+/// The books of what was bought, in `home`.
+pub(super) fn buyer_ledger(home: &Path) -> Outcome<Arc<dyn BuyerLedger>> {
+    let ledger: Arc<dyn BuyerLedger> = Arc::new(SqliteBuyerLedger::new(home.join(BOOKS))?);
+    #[cfg(feature = "testing")]
+    let ledger = crash_points::buyer_ledger(ledger)?;
+    Ok(ledger)
+}
+
+/// Wallets to be asked about former payments, with the books of `home`: nothing can be paid with it.
+pub(super) fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
+    let mut builder = by_the_books(ClientPayments::builder(), home)?;
+    if wallets.allow_fake {
+        builder = with_fake_wallet(builder)?;
+    }
+    Ok(builder.build()?)
+}
+
+fn with_fake_wallet(builder: ClientPaymentsBuilder) -> Outcome<ClientPaymentsBuilder> {
+    #[cfg(feature = "testing")]
+    if let Some(purse) = crash_points::Purse::from_environment()? {
+        return Ok(builder.handler(purse));
+    }
+    Ok(builder.handler(FakeHandler::new()))
+}
+
+/// The client's end of the relays, as the payer uses it.
+pub(super) fn behind_the_payer(
+    transport: Arc<NostrClientTransport>,
+) -> Outcome<Arc<dyn ClientTransport>> {
+    let transport: Arc<dyn ClientTransport> = transport;
+    #[cfg(feature = "testing")]
+    let transport = crash_points::client_transport(transport)?;
+    Ok(transport)
 }
 
 /// The id of the first request of a run.

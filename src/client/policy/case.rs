@@ -28,6 +28,8 @@ pub struct Facts {
     pub expires_at: Option<Timestamp>,
     /// A person has agreed to this very payment.
     pub approved: bool,
+    /// The budget of this run has refused it already.
+    pub refused: Option<DeclineReason>,
     /// Now.
     pub now: Timestamp,
 }
@@ -51,6 +53,7 @@ impl Facts {
             advertised: None,
             expires_at: None,
             approved: false,
+            refused: None,
             now,
         }
     }
@@ -96,7 +99,11 @@ impl Case {
     /// The first rule that forbids it, with the number that broke it.
     pub fn judge(&self, stand: &BooksStand) -> Result<(), DeclineReason> {
         servers::check(self)?;
+        // Before the budget: what was paid for already costs nothing more.
         same_call::check(self, stand)?;
+        if let Some(refused) = &self.facts.refused {
+            return Err(refused.clone());
+        }
         if self
             .facts
             .expires_at

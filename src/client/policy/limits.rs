@@ -138,7 +138,7 @@ pub(super) fn check(case: &Case, stand: &BooksStand) -> Result<(), DeclineReason
     Ok(())
 }
 
-/// What is left under the tightest limit in the unit of the payment, before it is made.
+/// What is left under the tightest limit in the unit of the payment once it is made.
 pub(super) fn left(case: &Case, stand: &BooksStand) -> Option<Amount> {
     let unit = case.facts.amount.unit();
     (0..case.caps.len())
@@ -148,6 +148,7 @@ pub(super) fn left(case: &Case, stand: &BooksStand) -> Option<Amount> {
                 .limit
                 .value()
                 .saturating_sub(used(case, stand, at))
+                .saturating_sub(case.facts.amount.value())
         })
         .min()
         .map(|left| of(left, unit))

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::call::payment_remark;
+use crate::client::with_client_payments;
 use crate::gateway::args::ConnectArgs;
 use crate::gateway::exit::{Failure, Outcome, with_causes};
 use crate::gateway::lines::BoundedLines;
@@ -32,13 +33,17 @@ const PARSE_ERROR: i64 = -32700;
 
 pub(super) async fn run(args: &ConnectArgs) -> Outcome {
     let stop = shutdown::requested()?;
+    let payments = wire_up::client_payments(&args.paying, None, |event| {
+        if let Some(remark) = payment_remark(event) {
+            warn!("{remark}");
+        }
+    })?;
     let connected = async {
         let transport = wire_up::client_transport(&args.server).await?;
-        wire_up::paid_client(transport, &args.paying, |event| {
-            if let Some(remark) = payment_remark(event) {
-                warn!("{remark}");
-            }
-        })
+        Outcome::Ok(with_client_payments(
+            wire_up::behind_the_payer(transport)?,
+            payments,
+        ))
     };
     let client = tokio::select! {
         connected = connected => connected?,

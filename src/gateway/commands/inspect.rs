@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::session;
+use crate::client::PriceBoard;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::wire_up;
 use crate::payment::{PaymentInteraction, Pmi, PriceRange};
 use crate::transport::{ClientInbound, ClientTransport, Introduction};
-use crate::wire::{CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method};
+use crate::wire::{ErrorObject, Message, Notification, Request, Response, Tag, method};
 
 const MOST_PAGES: usize = 1000;
 
@@ -95,10 +96,8 @@ impl Inspection {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error.0)),
             };
-            let prices: Vec<CapTag> = self.tags[before..]
-                .iter()
-                .filter_map(CapTag::from_tag)
-                .collect();
+            let prices = PriceBoard::default();
+            prices.note(&self.tags[before..]);
             let items = page
                 .get_mut(key)
                 .and_then(Value::as_array_mut)
@@ -108,7 +107,7 @@ impl Inspection {
                     let notation = format!("{kind}:{name}");
                     let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
                     offers.push(Offer {
-                        price: price_of(&prices, &notation),
+                        price: prices.price_of(&notation),
                         description: text("description").or_else(|| text("title")),
                         notation,
                     });
@@ -235,28 +234,6 @@ impl From<Refused> for Failure {
     }
 }
 
-/// The advertised price: that of this very name first, else that of the pattern that it fits with the longest prefix.
-fn price_of(prices: &[CapTag], notation: &str) -> Option<PriceRange> {
-    let fits = |cap: &&CapTag| {
-        let capability = cap.capability.parse::<crate::payment::Capability>().ok();
-        let name = notation.split_once(':').map(|(_, name)| name);
-        let kind = |text: &str| text.split(':').next().map(str::to_owned);
-        kind(&cap.capability) == kind(notation)
-            && capability
-                .and_then(|capability| capability.name)
-                .zip(name)
-                .is_some_and(|(pattern, name)| pattern.matches(name))
-    };
-    let exact = prices.iter().find(|cap| cap.capability == notation);
-    let best = exact.or_else(|| {
-        prices
-            .iter()
-            .filter(fits)
-            .max_by_key(|cap| cap.capability.find('*').unwrap_or(usize::MAX))
-    });
-    best.map(|cap| cap.price.clone())
-}
-
 fn print_text(
     introduction: &Value,
     offers: &[Offer],
@@ -302,36 +279,6 @@ fn print_text(
                 .unwrap_or_default()
                 .to_owned();
             output::line(&format!("  {first}"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_price_of_a_name_is_that_of_the_most_specific_tag() {
-        let tags = [
-            ["tool:*", "1"],
-            ["tool:a*", "2"],
-            ["tool:ab", "3"],
-            ["prompt:ab", "4"],
-        ];
-        let prices: Vec<CapTag> = tags
-            .iter()
-            .filter_map(|[capability, price]| {
-                CapTag::from_tag(&Tag::new(["cap", capability, price, "sats"]))
-            })
-            .collect();
-        for (notation, price) in [
-            ("tool:ab", Some(3)),
-            ("tool:ac", Some(2)),
-            ("tool:b", Some(1)),
-            ("resource:ab", None),
-        ] {
-            let found = price_of(&prices, notation).map(|price| price.min().value());
-            assert_eq!(found, price, "{notation}");
         }
     }
 }

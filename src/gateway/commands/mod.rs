@@ -10,7 +10,9 @@ mod call;
 mod connect;
 mod content;
 mod inspect;
+mod receipts;
 mod session;
+mod spending;
 mod target;
 
 // Trying it out.
@@ -31,5 +33,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Relay(args) => relay::run(&args).await,
         Command::Check(args) => check::run(&args).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
+        Command::Spending(args) => spending::run(&args).await,
+        Command::Receipts(args) => receipts::run(&args).await,
     }
 }

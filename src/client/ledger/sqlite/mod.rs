@@ -7,6 +7,8 @@ mod owner;
 mod rows;
 mod schema;
 mod stand;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
