@@ -1,19 +1,21 @@
-//! The end of a call: what came of it is written down if it was paid for, then it is handed to whoever waits.
+//! The end of a call: its answer is handed to whoever waits, and what was paid for is written down.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::call::Answer;
 use super::calls::{Call, Payment, Sink};
 use super::channel::Shared;
-use super::ledger::{AnswerState, Heard};
-use crate::payment::Amount;
+use super::ledger::{AnswerState, AttemptId, Heard};
+use crate::payment::{Amount, InvocationIdentity};
 use crate::wire::{ErrorObject, PAYMENT_PENDING_CODE, PAYMENT_REQUIRED_CODE, Payload, Response};
 
 /// Hands the answer of an ended call to whoever waits for it. `signed` is the server's own message, if it is one.
 ///
-/// What was paid for is written down first, in a task of its own: other messages do not wait for the disk.
+/// What was paid for is written down once it is handed over, in a task of its own: a process that dies in between asks the
+/// server for the same answer again rather than pay again. [`close`](crate::transport::MessageChannel::close) waits for it.
 pub(super) async fn finish(
     shared: &Arc<Shared>,
     call: Call,
@@ -44,12 +46,42 @@ pub(super) async fn finish_as(
         deliver(shared, call, response).await;
         return;
     }
-    let shared = Arc::clone(shared);
+    let told = Told {
+        attempts: call.attempts.clone(),
+        identity: call.identity,
+    };
+    let writing = Arc::clone(shared);
+    // Counted before the answer is handed over, so that whoever has it and closes waits for it to be written down.
+    let token = shared.payments.writing.token();
+    deliver(shared, call, response).await;
     tokio::spawn(async move {
-        note(&shared, &call, Heard::Ended(answer, signed)).await;
-        remember_unserved(&shared, &call, answer);
-        deliver(&shared, call, response).await;
+        writing.told().await;
+        note(&writing, &told.attempts, Heard::Ended(answer, signed)).await;
+        remember_unserved(&writing, told.identity, answer);
+        writing.noted.notify_waiters();
+        drop(token);
     });
+}
+
+/// How long whoever was handed an answer has to show it to somebody before it counts as told.
+const TELLING: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// Waits until an answer that was just handed over was likely told, the client closes, or somebody needs to know that
+    /// the call has ended.
+    async fn told(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(TELLING) => {}
+            () = self.closing.cancelled() => {}
+            () = self.asked.notified() => {}
+        }
+    }
+}
+
+/// What of a call is still needed once it was answered.
+struct Told {
+    attempts: Vec<AttemptId>,
+    identity: Option<InvocationIdentity>,
 }
 
 /// A result for a call that was paid for earlier: the server has come round.
@@ -79,10 +111,10 @@ fn make_up(shared: &Arc<Shared>, call: &Call, answer: AnswerState) {
     });
 }
 
-fn remember_unserved(shared: &Shared, call: &Call, answer: AnswerState) {
+fn remember_unserved(shared: &Shared, identity: Option<InvocationIdentity>, answer: AnswerState) {
     /// More than this is not remembered; the books know better, and it is a kindness to the server.
     const MOST: usize = 10_000;
-    let Some(identity) = call.identity else {
+    let Some(identity) = identity else {
         return;
     };
     let mut unserved = shared
@@ -97,21 +129,22 @@ fn remember_unserved(shared: &Shared, call: &Call, answer: AnswerState) {
 }
 
 /// Writes down what was heard of a call, for each of its payments.
-pub(super) async fn note(shared: &Shared, call: &Call, heard: Heard) {
-    for attempt in &call.attempts {
+async fn note(shared: &Shared, attempts: &[AttemptId], heard: Heard) {
+    for attempt in attempts {
         if let Err(error) = shared.payments.ledger.note(*attempt, heard.clone()).await {
             // The money is on the books; what is lost is a part of the receipt.
             tracing::error!(%attempt, error = &error as &dyn std::error::Error, "an answer was not written down");
         }
-        shared.payments.keep_receipt(*attempt).await;
+        shared.payments.keep_receipt(*attempt);
     }
 }
 
 /// The call ended here without an answer.
 pub(super) async fn note_missing(shared: &Arc<Shared>, call: Option<Call>) {
     if let Some(call) = call.filter(|call| !call.attempts.is_empty()) {
-        note(shared, &call, Heard::Ended(AnswerState::Missing, None)).await;
-        remember_unserved(shared, &call, AnswerState::Missing);
+        let heard = Heard::Ended(AnswerState::Missing, None);
+        note(shared, &call.attempts, heard).await;
+        remember_unserved(shared, call.identity, AnswerState::Missing);
     }
 }
 
@@ -120,8 +153,11 @@ pub(super) fn missing(shared: &Arc<Shared>, call: Option<Call>) {
     if call.as_ref().is_some_and(|call| !call.attempts.is_empty())
         && let Ok(runtime) = tokio::runtime::Handle::try_current()
     {
-        let shared = Arc::clone(shared);
-        runtime.spawn(async move { note_missing(&shared, call).await });
+        let (shared, token) = (Arc::clone(shared), shared.payments.writing.token());
+        runtime.spawn(async move {
+            note_missing(&shared, call).await;
+            drop(token);
+        });
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use super::ask::AskBuyer;
 use super::budget::Reservation;
 use super::event::DeclineReason;
@@ -33,6 +35,8 @@ pub struct ClientPayments {
     pub(super) observer: Observer,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) longest_wait: Duration,
+    /// What is being written down in the background.
+    pub(super) writing: TaskTracker,
     receipts: Option<Receipts>,
     /// Parts of the budget that are held for payments of unknown outcome.
     held: Arc<Mutex<HashMap<AttemptId, Reservation>>>,
@@ -131,15 +135,20 @@ impl ClientPayments {
             tracing::error!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a payment was not written down");
             return false;
         }
-        self.keep_receipt(attempt).await;
+        self.keep_receipt(attempt);
         true
     }
 
-    /// Writes the receipt of an attempt anew, if it was paid and receipts are kept.
-    pub(super) async fn keep_receipt(&self, attempt: AttemptId) {
-        let Some(receipts) = self.receipts.clone() else {
-            return;
-        };
+    /// Writes the receipt of an attempt anew, if it was paid and receipts are kept, in the background.
+    pub(super) fn keep_receipt(&self, attempt: AttemptId) {
+        if let Some(receipts) = self.receipts.clone() {
+            let payments = self.clone();
+            self.writing
+                .spawn(async move { payments.write_receipt(receipts, attempt).await });
+        }
+    }
+
+    async fn write_receipt(&self, receipts: Receipts, attempt: AttemptId) {
         // Read and written in turn, so that an older state never replaces a newer one.
         let _turn = receipts.turn.lock().await;
         let listed = self.ledger.list(&AttemptFilter::one(attempt)).await;
@@ -310,6 +319,7 @@ impl ClientPaymentsBuilder {
             observer: self.observer,
             clock: self.clock,
             longest_wait: Duration::from_secs(3600),
+            writing: TaskTracker::new(),
             receipts: self.receipts.map(|folder| Receipts {
                 folder,
                 turn: Arc::default(),

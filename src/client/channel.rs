@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ClientPayments;
 use super::calls::{Call, CallId, Calls, Sink};
 use super::price_board::PriceBoard;
+use super::strays::Strays;
 use super::{answer, intercept, resolve};
 use crate::error::{Error, Result};
 use crate::payment::{InvocationIdentity, PriceRange};
@@ -20,6 +22,9 @@ use crate::wire::{Message, Notification, Request, RequestId, method};
 
 /// How many messages may wait for the caller to take them.
 const QUEUE: usize = 1024;
+
+/// How long closing waits for what is being written down.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Puts a payer behind `transport`: the returned channel speaks plain MCP, and calls that cost something are paid within
 /// the budget and the policy.
@@ -49,8 +54,11 @@ pub fn with_client_payments(
         payments,
         calls: Calls::default(),
         prices: PriceBoard::default(),
+        strays: Strays::default(),
         unserved: SyncMutex::default(),
         introduced: AtomicBool::new(false),
+        asked: Notify::new(),
+        noted: Notify::new(),
         to_caller,
         closing: CancellationToken::new(),
     });
@@ -77,9 +85,14 @@ pub(super) struct Shared {
     pub(super) payments: ClientPayments,
     pub(super) calls: Calls,
     pub(super) prices: PriceBoard,
+    pub(super) strays: Strays,
     /// Calls that were paid for without a result, as far as this client knows: a result that comes later makes up for it.
     pub(super) unserved: SyncMutex<HashSet<InvocationIdentity>>,
     introduced: AtomicBool,
+    /// Somebody waits for one of those to be written down.
+    pub(super) asked: Notify,
+    /// One of those was written down.
+    pub(super) noted: Notify,
     pub(super) to_caller: mpsc::Sender<Message>,
     pub(super) closing: CancellationToken,
 }
@@ -194,6 +207,10 @@ impl MessageChannel for PaidClient {
     async fn close(&self) {
         self.shared.closing.cancel();
         self.shared.calls.end_all();
+        let writing = &self.shared.payments.writing;
+        writing.close();
+        // A disk that does not answer must not keep anybody from leaving; the next run finds what is missing.
+        let _ = tokio::time::timeout(LAST_WORDS, writing.wait()).await;
         self.shared.transport.close().await;
     }
 }

@@ -43,17 +43,20 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// An answer is matched by the event it is about, never by the id in its body (N-8).
-async fn answered(
+pub(super) async fn answered(
     shared: &Arc<Shared>,
     in_reply_to: Option<RequestEventId>,
     response: Response,
     tags: &[Tag],
     signed: String,
 ) {
-    let Some((event, id)) =
-        in_reply_to.and_then(|event| Some((event, shared.calls.of_event(&event)?)))
-    else {
-        tracing::debug!("dropped an answer to nothing that is open");
+    let Some(event) = in_reply_to else {
+        tracing::debug!("dropped an answer to nothing");
+        return;
+    };
+    let Some(id) = shared.calls.of_event(&event) else {
+        tracing::debug!("an answer to nothing that is open");
+        shared.strays.keep(event, response, signed);
         return;
     };
     match &response.payload {
@@ -133,7 +136,7 @@ fn accepted(shared: &Arc<Shared>, id: super::calls::CallId, signed: String) {
     let Some(Some(attempt)) = attempt else {
         return;
     };
-    let shared = Arc::clone(shared);
+    let (shared, token) = (Arc::clone(shared), shared.payments.writing.token());
     tokio::spawn(async move {
         let noted = shared
             .payments
@@ -142,6 +145,7 @@ fn accepted(shared: &Arc<Shared>, id: super::calls::CallId, signed: String) {
         if let Err(error) = noted.await {
             tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "an acceptance was not written down");
         }
-        shared.payments.keep_receipt(attempt).await;
+        shared.payments.keep_receipt(attempt);
+        drop(token);
     });
 }

@@ -31,6 +31,7 @@ mod gated;
 mod owed;
 pub mod receipt;
 mod resolve;
+mod strays;
 
 pub use ask::{AskBuyer, PaymentQuestion};
 pub use budget::{Budget, Reservation, Spending};

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::channel::Shared;
 use super::event::Earlier;
-use super::keep_alive;
 use super::ledger::AttemptFilter;
 use super::pay::Paying;
+use super::{intercept, keep_alive};
 use crate::transport::Prepared;
 
 /// Older events are not let in by a server (its window is ten minutes).
@@ -18,6 +20,9 @@ const TOO_OLD: Duration = Duration::from_secs(9 * 60);
 
 /// How long the answer may take before the call is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether it has come already.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Asks for what `earlier` paid for. `true` if that ended the call.
 pub(super) async fn fetch(shared: &Arc<Shared>, paying: &Paying, earlier: &Earlier) -> bool {
@@ -49,7 +54,13 @@ pub(super) async fn fetch(shared: &Arc<Shared>, paying: &Paying, earlier: &Earli
     if shared.transport.publish(&prepared).await.is_err() {
         return false;
     }
-    tokio::time::timeout(PATIENCE, paying.ended.cancelled())
-        .await
-        .is_ok()
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until && !paying.ended.is_cancelled() {
+        // It may have come before it was asked for.
+        if let Some((response, signed)) = shared.strays.take(&event) {
+            intercept::answered(shared, Some(event), response, &[], signed).await;
+        }
+        let _ = tokio::time::timeout(LOOK, paying.ended.cancelled()).await;
+    }
+    paying.ended.is_cancelled()
 }

@@ -24,6 +24,9 @@ use crate::wire::PaymentRequiredParams;
 /// How long a call is waited for once it is asked to pay and the server does not say how long its offer stands.
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
+/// What whoever waits for a call is given beyond what it waits for.
+const SLACK: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether the same call elsewhere has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -201,15 +204,16 @@ pub(super) async fn decide_and_pay(
         .with(paying.id, |call| call.attempts.push(attempt));
     if paying.ended.is_cancelled() {
         // Answered, cancelled or timed out meanwhile: there is nothing to pay for (N-76).
-        reservation.give_back();
-        paying
-            .payment
-            .send_modify(|payment| payment.end(&request.amount, false));
         let end = Settled::new(
             AttemptState::Refused,
             "the call ended before the wallet was asked",
         );
-        shared.payments.settle(attempt, end).await;
+        if shared.payments.settle(attempt, end).await {
+            reservation.give_back();
+        }
+        paying
+            .payment
+            .send_modify(|payment| payment.end(&request.amount, false));
         return Ok(Ending::NobodyWaits);
     }
     keep_alive::during(shared, paying.id, paying.ttl);
@@ -229,10 +233,14 @@ async fn ask_the_wallet(
     let paid = wallet::pay(shared, handler, request.clone(), attempt, reservation).await;
     match paid {
         AttemptState::Paid => {
+            // Told before the call can end: nothing is told of a call after its end.
+            (shared.payments.observer)(&PaymentEvent::Paid {
+                event,
+                amount: amount.clone(),
+            });
             paying
                 .payment
                 .send_modify(|payment| payment.end(&amount, true));
-            (shared.payments.observer)(&PaymentEvent::Paid { event, amount });
             Ok(Ending::Paid)
         }
         AttemptState::Refused => {
@@ -245,8 +253,8 @@ async fn ask_the_wallet(
             Err(DeclineReason::Refused)
         }
         AttemptState::Reserved | AttemptState::Unknown => {
-            paying.phase(Phase::Decided);
             (shared.payments.observer)(&PaymentEvent::Unknown { event, amount });
+            paying.phase(Phase::Decided);
             Ok(Ending::Unknown)
         }
     }
@@ -312,6 +320,7 @@ async fn reserve(
         match &reason {
             DeclineReason::EarlierUnknown(earlier) if looked_up != Some(earlier.attempt) => {
                 looked_up = Some(earlier.attempt);
+                keep_alive::during(shared, paying.id, resolve::PATIENCE + SLACK);
                 resolve::look_up(payments, earlier.attempt).await;
             }
             DeclineReason::UnderWay(_) if tokio::time::Instant::now() < until => {
@@ -319,8 +328,11 @@ async fn reserve(
                     waiting = true;
                     keep_alive::during(shared, paying.id, paying.ttl);
                 }
+                let noted = shared.noted.notified();
+                shared.asked.notify_waiters();
                 tokio::select! {
                     () = paying.ended.cancelled() => return Ok(None),
+                    () = noted => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
             }
@@ -337,7 +349,7 @@ async fn reserve(
                     left_of_policy: left.clone(),
                     within,
                 };
-                keep_alive::during(shared, paying.id, within);
+                keep_alive::during(shared, paying.id, within + SLACK);
                 if !ask(shared, paying, &question).await {
                     let asked = request.amount.clone();
                     return Err(DeclineReason::NotApproved { asked });

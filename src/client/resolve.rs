@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::payment::PayOutcome;
 
 /// How long a wallet has to say what became of one payment.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// With the start of a client: what a former run left unknown, and which calls the server still owes.
 pub(super) async fn at_start(shared: Arc<Shared>) {

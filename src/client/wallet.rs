@@ -26,6 +26,8 @@ pub(super) async fn pay(
     let closing = shared.closing.clone();
     let asking = tokio::spawn(async move {
         let end = ask(&handler, &request, &closing).await;
+        // Whoever closes waits for what the wallet said to be written down, not for the wallet.
+        let _writing = payments.writing.token();
         conclude(&payments, attempt, end, reservation).await
     });
     let unknown = |note: &'static str| async move {

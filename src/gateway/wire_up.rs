@@ -34,8 +34,9 @@ pub(super) const RECEIPTS: &str = "receipts";
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
-const SETTLING: Duration = Duration::from_millis(100);
+/// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
+/// pay, first, as with real money.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// The ledger at `place`.
 pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
@@ -179,7 +180,9 @@ pub(super) fn client_payments(
     }
     match home::folder() {
         Ok(home) => {
-            builder = by_the_books(builder, &home)?.policy(buying::policy(&home, &paying.policy)?)
+            let soon = paying.budget.value() > 0;
+            let policy = buying::policy(&home, &paying.policy)?;
+            builder = by_the_books(builder, &home, soon)?.policy(policy);
         }
         // Nothing can be paid, so nothing has to be written down.
         Err(_) if paying.budget.value() == 0 => {}
@@ -191,18 +194,30 @@ pub(super) fn client_payments(
     Ok(builder.build()?)
 }
 
-/// The books and the receipts in `home`.
-fn by_the_books(builder: ClientPaymentsBuilder, home: &Path) -> Outcome<ClientPaymentsBuilder> {
+/// The books and the receipts in `home`. Books that are needed `soon` are opened while other things are prepared.
+fn by_the_books(
+    builder: ClientPaymentsBuilder,
+    home: &Path,
+    soon: bool,
+) -> Outcome<ClientPaymentsBuilder> {
     // A folder that cannot be made is complained about by the books, when something is to be paid.
     let _ = home::make_folder(home);
     Ok(builder
-        .ledger(buyer_ledger(home)?)
+        .ledger(books(home, soon)?)
         .receipts(ReceiptFolder::new(home.join(RECEIPTS))))
 }
 
 /// The books of what was bought, in `home`.
 pub(super) fn buyer_ledger(home: &Path) -> Outcome<Arc<dyn BuyerLedger>> {
-    let ledger: Arc<dyn BuyerLedger> = Arc::new(SqliteBuyerLedger::new(home.join(BOOKS))?);
+    books(home, false)
+}
+
+fn books(home: &Path, soon: bool) -> Outcome<Arc<dyn BuyerLedger>> {
+    let file = home.join(BOOKS);
+    let ledger: Arc<dyn BuyerLedger> = match soon {
+        true => Arc::new(SqliteBuyerLedger::open_soon(file)?),
+        false => Arc::new(SqliteBuyerLedger::new(file)?),
+    };
     #[cfg(feature = "testing")]
     let ledger = crash_points::buyer_ledger(ledger)?;
     Ok(ledger)
@@ -210,7 +225,7 @@ pub(super) fn buyer_ledger(home: &Path) -> Outcome<Arc<dyn BuyerLedger>> {
 
 /// Wallets to be asked about former payments, with the books of `home`: nothing can be paid with it.
 pub(super) fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
-    let mut builder = by_the_books(ClientPayments::builder(), home)?;
+    let mut builder = by_the_books(ClientPayments::builder(), home, false)?;
     if wallets.allow_fake {
         builder = with_fake_wallet(builder)?;
     }

@@ -36,16 +36,20 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
         let outcome = Call::new(&client, Duration::from_secs(args.server.timeout))
             .run(&target)
             .await;
+        let told = match outcome {
+            Ok(outcome) => report.outcome(&outcome),
+            Err(error) => report.failed(&with_causes(&error)),
+        };
+        // What was told is written down before the end: otherwise the next run would ask for it again.
         client.close().await;
-        Outcome::Ok(outcome)
+        Outcome::Ok(told)
     };
     let called = tokio::select! {
         called = called => called,
         () = stop.cancelled() => return report.interrupted(&budget.spending()),
     };
     match called {
-        Ok(Ok(outcome)) => report.outcome(&outcome),
-        Ok(Err(error)) => report.failed(&with_causes(&error)),
+        Ok(told) => told,
         // Wrong usage is told to people, whatever the output is.
         Err(failure) if args.json && !failure.is_usage() => report.failed(failure.message()),
         Err(failure) => Err(failure),

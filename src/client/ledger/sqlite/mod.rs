@@ -59,12 +59,25 @@ impl SqliteBuyerLedger {
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if there can be no thread for it. What is wrong with the file is
     /// said by whatever needs it first.
     pub fn new(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_owned();
+        Self::start(path.as_ref(), false)
+    }
+
+    /// The same, opened at once in the background, for whoever is likely to need it soon.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn open_soon(path: impl AsRef<Path>) -> Result<Self> {
+        Self::start(path.as_ref(), true)
+    }
+
+    fn start(path: &Path, at_once: bool) -> Result<Self> {
+        let path = path.to_owned();
         let (jobs, queue) = mpsc::channel(QUEUE);
         let file = path.clone();
         let thread = thread::Builder::new()
             .name("buyer-ledger".to_owned())
-            .spawn(move || serve(&file, queue))
+            .spawn(move || serve(&file, queue, at_once))
             .map_err(|source| {
                 Error::ledger("the ledger cannot start a thread").with_source(source)
             })?;
@@ -119,8 +132,8 @@ fn sql(error: rusqlite::Error) -> Error {
 }
 
 /// Serves jobs until there are no more. A file that cannot be opened is tried again with each job.
-fn serve(path: &Path, mut jobs: mpsc::Receiver<Job>) {
-    let mut open = None;
+fn serve(path: &Path, mut jobs: mpsc::Receiver<Job>, at_once: bool) {
+    let mut open = at_once.then(|| Open::new(path).ok()).flatten();
     while let Some(job) = jobs.blocking_recv() {
         if open.is_none() {
             match Open::new(path) {

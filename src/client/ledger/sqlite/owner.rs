@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Left-over files of processes that died without anything reserved are cleared away after this long.
-const LEFT_OVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Left-over files of processes that have ended are cleared away when they are this old: a younger one may be about to be
+/// locked.
+const LEFT_OVER: Duration = Duration::from_secs(60);
 
 /// This process, as an owner of attempts.
 #[derive(Debug)]
