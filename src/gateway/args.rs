@@ -134,6 +134,13 @@ pub(super) struct SellingArgs {
 pub(super) struct ServerArgs {
     /// The server: npub, nprofile or hex
     pub(super) server: String,
+    #[command(flatten)]
+    pub(super) link: LinkArgs,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LinkArgs {
     /// A relay to reach it on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
@@ -207,8 +214,18 @@ pub(super) struct PolicyArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
+    /// The server: npub, nprofile or hex
+    #[arg(
+        value_name = "SERVER",
+        required_unless_present = "servers",
+        conflicts_with = "servers"
+    )]
+    pub(super) server: Option<String>,
+    /// One of several servers, with the name that its tools are prefixed with; may be repeated
+    #[arg(long = "server", value_name = "NAME=SERVER")]
+    pub(super) servers: Vec<String>,
     #[command(flatten)]
-    pub(super) server: ServerArgs,
+    pub(super) link: LinkArgs,
     #[command(flatten)]
     pub(super) paying: PayingArgs,
 }

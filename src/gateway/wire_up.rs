@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{PayingArgs, ServerArgs, WalletsArgs};
+use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletsArgs};
 use super::buying;
 use super::call_check::ListedCalls;
 use super::config::{self, LedgerPlace, Selling, Serving};
@@ -144,8 +144,13 @@ pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
 
 /// The client's end of the relays, ready for requests.
 pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
+    link(&args.server, &args.link).await
+}
+
+/// The client's end of the relays that `args` name, for one server.
+pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClientTransport>> {
     let (server, named) =
-        parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
+        parse_server(server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
     let relays = config::relays(&args.relays, &named)?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
@@ -259,7 +264,7 @@ pub(super) fn first_request_id() -> i64 {
     i64::from(u32::try_from(random >> 32).unwrap_or_default())
 }
 
-fn client_keys(args: &ServerArgs) -> Outcome<NostrKeys> {
+fn client_keys(args: &LinkArgs) -> Outcome<NostrKeys> {
     if let Some(keys) = keys_from_environment()? {
         return Ok(keys);
     }

@@ -33,7 +33,7 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
     let called = async {
         let transport = wire_up::client_transport(&args.server).await?;
         let client = with_client_payments(wire_up::behind_the_payer(transport)?, payments);
-        let outcome = Call::new(&client, Duration::from_secs(args.server.timeout))
+        let outcome = Call::new(&client, Duration::from_secs(args.server.link.timeout))
             .run(&target)
             .await;
         let told = match outcome {

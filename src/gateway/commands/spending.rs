@@ -210,7 +210,7 @@ fn ago(secs: u64) -> String {
 }
 
 /// One sum per unit.
-fn by_unit(used: Option<&Vec<Used>>) -> Vec<Amount> {
+pub(super) fn by_unit(used: Option<&Vec<Used>>) -> Vec<Amount> {
     let mut sums: Vec<Amount> = Vec::new();
     for one in used.into_iter().flatten() {
         let same = sums.iter_mut().find(|sum| sum.unit() == one.amount.unit());
@@ -230,7 +230,7 @@ fn words(sums: &[Amount]) -> String {
     sums.join(", ")
 }
 
-fn money(sums: &[Amount]) -> Vec<Value> {
+pub(super) fn money(sums: &[Amount]) -> Vec<Value> {
     sums.iter()
         .map(|sum| json!({ "amount": sum.value(), "unit": sum.unit() }))
         .collect()
