@@ -105,11 +105,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nostr_relay_builder", &["transport/nostr/"]),
     (
         "tokio_tungstenite",
-        &["relays/", "transport/nostr/dev_relay.rs"],
+        &[
+            "relays/",
+            "transport/nostr/dev_relay.rs",
+            "rails/lightning/lnbits/",
+        ],
     ),
-    ("tokio_rustls", &["relays/"]),
-    ("rustls", &["relays/"]),
-    ("webpki_roots", &["relays/"]),
+    ("tokio_rustls", &["relays/", "rails/http.rs"]),
+    ("rustls", &["relays/", "rails/http.rs"]),
+    ("webpki_roots", &["relays/", "rails/http.rs"]),
     ("lru", &["transport/nostr/"]),
     (
         "futures_util",
@@ -123,7 +127,9 @@ const HOMES: &[(&str, &[&str])] = &[
     // The memory pair makes event ids, as a relay transport does.
     ("sha2", &["wire/", "transport/memory.rs"]),
     ("glob", &["payment/"]),
+    ("boon", &["gateway/"]),
     ("clap", &["gateway/"]),
+    ("regex", &["gateway/"]),
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),

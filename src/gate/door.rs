@@ -196,7 +196,12 @@ impl Gate {
     }
 
     fn first_time(&self, origin: &Origin) -> bool {
-        self.journal.first_time(origin.event, self.clock.now())
+        let now = self.clock.now();
+        let first = self.journal.first_time(origin.event, now);
+        if first {
+            self.scribe.note(origin.event, now);
+        }
+        first
     }
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {

@@ -11,6 +11,7 @@ mod price_list;
 mod resume;
 
 // A price is named and asked for.
+mod convert;
 mod demand;
 mod issue;
 mod mint;
@@ -31,6 +32,7 @@ mod deliver;
 mod forward;
 mod open_calls;
 mod refuse;
+mod write_later;
 
 // What a restart finds, and what may be forgotten.
 mod housekeep;
@@ -47,7 +49,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::journal::Journal;
+pub(crate) use self::convert::can_charge;
+use self::journal::{Journal, Scribe};
 use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
@@ -56,8 +59,8 @@ use self::rate::Pace;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, PaymentInteractionPolicy, PaymentProcessor, RequestEventId, ResolvePrice,
-    Timestamp,
+    CheckCall, Clock, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
+    RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -82,8 +85,12 @@ pub struct GateSettings {
     pub settlement_grace: Duration,
     /// How long beyond its end a payment request is watched. At least an hour.
     pub watch_grace: Duration,
-    /// How long `resolve_price` may take.
+    /// How long `resolve_price` may take, and a rate.
     pub price_timeout: Duration,
+    /// How old a rate may be that a price is converted at. Older ones quote nothing.
+    pub rate_max_age: Duration,
+    /// What is added to a converted price.
+    pub rate_margin: Margin,
     /// How long a processor may take to make a payment request, or to answer a question about one.
     pub processor_timeout: Duration,
     /// How many offers may be open.
@@ -108,6 +115,8 @@ impl Default for GateSettings {
             settlement_grace: Duration::from_secs(30),
             watch_grace: Duration::from_secs(3600),
             price_timeout: Duration::from_secs(5),
+            rate_max_age: Duration::from_secs(600),
+            rate_margin: Margin::default(),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
             offers_per_minute: 600,
@@ -137,6 +146,8 @@ pub struct GateParts {
     pub check: Option<Arc<dyn CheckCall>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
+    /// What prices in other money are worth in sats.
+    pub rates: Option<Arc<dyn RateSource>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -153,6 +164,7 @@ pub struct Gate {
     resolver: Arc<dyn ResolvePrice>,
     check: Option<Arc<dyn CheckCall>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
@@ -165,6 +177,8 @@ pub struct Gate {
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
     journal: Journal,
+    /// Has them written down.
+    scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
     knocks: Knocks,
@@ -190,12 +204,14 @@ impl Gate {
         let (forwarded, to_handler) = mpsc::channel(FORWARD_QUEUE);
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let (scribe, let_in) = Scribe::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
         let gate = Arc::new(Self {
             prices: parts.prices,
             resolver: parts.resolver,
             check: parts.check,
             processors: parts.processors,
+            rates: parts.rates,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,
@@ -204,6 +220,7 @@ impl Gate {
             parked: Mutex::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
+            scribe,
             knocked: Journal::default(),
             knocks: Knocks::default(),
             modes: Modes::default(),
@@ -216,6 +233,8 @@ impl Gate {
         });
         gate.tasks.spawn(settle::act_on(Arc::clone(&gate), watched));
         gate.tasks.spawn(housekeep::housekeep(Arc::clone(&gate)));
+        gate.tasks
+            .spawn(journal::write_down(Arc::clone(&gate), let_in));
         (gate, to_handler)
     }
 

@@ -31,6 +31,17 @@ impl Gate {
             self.refuse_at_capacity(&knock).await;
             return Ok(());
         }
+        let quote = match self.convert(quote, &processor).await {
+            Ok(quote) => quote,
+            Err(error) => {
+                tracing::error!(
+                    request_event_id = %knock.origin.event, capability = %knock.listed.capability, pmi = %processor.pmi(),
+                    error = &error as &dyn std::error::Error, "the price could not be converted; nothing was minted"
+                );
+                self.refuse_failed(&knock, None).await;
+                return Ok(());
+            }
+        };
         let new = self.new_entry(&knock, quote, &processor);
         loop {
             return match self.ledger.open(new.clone(), self.settings.limits).await? {

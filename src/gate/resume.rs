@@ -93,12 +93,9 @@ impl Gate {
     }
 
     async fn claim_own(self: &Arc<Self>, knock: Knock, entry: Entry) -> Result<()> {
-        let claim = Transition::Claim {
-            by: knock.origin.event,
-        };
+        let by = knock.origin.event;
         match self
-            .ledger
-            .apply(&entry.id, vec![claim], self.clock.now())
+            .apply_claim(&entry.id, vec![Transition::Claim { by }], by)
             .await?
         {
             Applied::Moved(entry) => self.forward_claimed(knock, entry).await,

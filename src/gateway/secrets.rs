@@ -9,8 +9,18 @@ pub(super) const SECRET_KEY: &str = "TOLLKEEPER_SECRET_KEY";
 /// The wallet's NIP-47 connection URI.
 pub(super) const NWC_CONNECTION: &str = "NWC_CONNECTION";
 
+/// The key of an LNbits wallet that makes invoices.
+pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
+/// The key of an LNbits wallet that pays.
+pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 2] = [SECRET_KEY, NWC_CONNECTION];
+pub(super) const ENVIRONMENT: [&str; 4] = [
+    SECRET_KEY,
+    NWC_CONNECTION,
+    LNBITS_INVOICE_KEY,
+    LNBITS_ADMIN_KEY,
+];
 
 /// The value of `name`, if it is set and not empty.
 pub(super) fn read(name: &'static str) -> Result<Option<String>> {

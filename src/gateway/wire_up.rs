@@ -5,23 +5,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletsArgs};
+use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletArgs, WalletsArgs};
 use super::buying;
 use super::call_check::ListedCalls;
-use super::config::{self, LedgerPlace, Selling, Serving};
+use super::config::{self, LedgerPlace, LightningWallet, Rates, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, with_causes};
 use super::{home, secrets};
 use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
 use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
+use crate::error::ErrorKind;
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
+use crate::payment::{FixedRates, PaymentProcessor, RateSource, ServerPubkey};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
+use crate::rails::lightning::lnbits::{LnbitsHandler, LnbitsProcessor};
+use crate::rails::lightning::nwc::{LightningNwcHandler, LightningNwcProcessor, NwcSettings};
+use crate::rails::rates::HttpRate;
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
 use crate::transport::nostr::{
-    NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
+    NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
 };
 use crate::transport::{ClientTransport, ServerTransport};
 
@@ -33,6 +38,9 @@ pub(super) const RECEIPTS: &str = "receipts";
 
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a start waits for the first rates.
+const RATE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
 /// pay, first, as with real money.
@@ -90,6 +98,7 @@ pub(super) async fn server_transport(
         .relays(serving.relays.clone())
         .encryption(serving.encryption)
         .server_info(serving.info.clone())
+        .bootstrap_relays(serving.bootstrap_relays.clone())
         .ready_timeout(RELAY_PATIENCE)
         .connect()
         .await?;
@@ -111,15 +120,25 @@ pub(super) fn server_payments(
     selling: &Selling,
     ledger: Arc<dyn Ledger>,
     check: Option<ListedCalls>,
+    lightning: Option<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(selling.prices.clone())
         .ledger(ledger)
         .payment_ttl(selling.payment_ttl)
         .interaction(selling.interaction)
-        .limits(selling.limits);
+        .limits(selling.limits)
+        .rate_max_age(selling.rates.max_age)
+        .rate_margin(selling.rates.margin);
+    if let Some(rates) = rates {
+        builder = builder.rates(rates);
+    }
     if let Some(check) = check {
         builder = builder.check_call(check);
+    }
+    if let Some(lightning) = lightning {
+        builder = builder.shared_processor(lightning);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -134,6 +153,55 @@ fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
         return builder.processor(till);
     }
     builder.processor(FakeProcessor::new().settling_after(SETTLING))
+}
+
+/// The wallet that takes payments by Lightning, connected and found able to.
+pub(super) async fn lightning(selling: &Selling) -> Outcome<Option<Arc<dyn PaymentProcessor>>> {
+    let wallet = match &selling.wallet {
+        None => return Ok(None),
+        Some(LightningWallet::Nwc(wallet)) => wallet,
+        Some(LightningWallet::Lnbits(config)) => {
+            let processor = LnbitsProcessor::connect(config.clone()).await?;
+            return Ok(Some(Arc::new(processor)));
+        }
+    };
+    let settings = NwcSettings::new().network(wallet.network);
+    match LightningNwcProcessor::connect(wallet.connection.clone(), settings).await {
+        Ok(processor) => Ok(Some(Arc::new(processor))),
+        Err(error) => {
+            let text = format!("{}: {}", secrets::NWC_CONNECTION, with_causes(&error));
+            Err(match error.kind() {
+                ErrorKind::Config => Failure::usage(text),
+                _ => Failure::failed(text),
+            })
+        }
+    }
+}
+
+/// Where rates come from, if any are configured. Those of services are asked for from now on, and waited for a while: the
+/// first calls shall find them.
+pub(super) async fn rates(rates: &Rates) -> Outcome<Option<Arc<dyn RateSource>>> {
+    let mut sources: Vec<Arc<dyn RateSource>> = Vec::new();
+    if !rates.fixed.is_empty() {
+        sources.push(Arc::new(FixedRates::new(rates.fixed.clone())));
+    }
+    let begun = tokio::time::Instant::now();
+    let services: Vec<HttpRate> = rates
+        .sources
+        .iter()
+        .map(|source| HttpRate::start(source.clone()))
+        .collect::<Result<_, _>>()?;
+    for (service, source) in services.into_iter().zip(&rates.sources) {
+        let first = tokio::time::timeout_at(begun + RATE_PATIENCE, service.latest()).await;
+        if !matches!(first, Ok(Some(_))) {
+            tracing::error!(
+                unit = %source.unit(),
+                "there is no rate yet; what is priced in this unit cannot be sold until there is one"
+            );
+        }
+        sources.push(Arc::new(service));
+    }
+    Ok((!sources.is_empty()).then(|| Arc::new(sources) as Arc<dyn RateSource>))
 }
 
 /// The price list, with every mistake that can be seen without a server.
@@ -151,7 +219,7 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
 pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClientTransport>> {
     let (server, named) =
         parse_server(server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
-    let relays = config::relays(&args.relays, &named)?;
+    let relays = relays_of(&server, args, &named).await?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
         .relays(relays)
@@ -162,8 +230,36 @@ pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClie
     Ok(transport)
 }
 
+/// Where a server is reached (N-35): on the relays that were named, else on those of its nprofile, else on those that it
+/// lists on the discovery relays, else on these themselves.
+async fn relays_of(
+    server: &ServerPubkey,
+    args: &LinkArgs,
+    hinted: &[String],
+) -> Outcome<Vec<String>> {
+    let known = config::client_relays(&args.relays, hinted)?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let discovery = config::discovery_relays(&args.discovery_relays)?;
+    if discovery.is_empty() {
+        return Err(Failure::usage(
+            "relays: none is known for this server: --relay URL, TOLLKEEPER_RELAYS, an nprofile, or --discovery-relay URL to \
+             ask where it is found",
+        ));
+    }
+    let patience = RELAY_PATIENCE.min(Duration::from_secs(args.timeout));
+    let listed = find_relays(server, &discovery, patience).await?;
+    if listed.is_empty() {
+        tracing::warn!("the server lists no relays there; trying the discovery relays themselves");
+        return Ok(discovery);
+    }
+    tracing::info!(relays = listed.len(), "the server lists its relays");
+    Ok(listed)
+}
+
 /// How a client pays: inside the budget and the policy, by the books, and telling `on_event` what it does.
-pub(super) fn client_payments(
+pub(super) async fn client_payments(
     paying: &PayingArgs,
     asker: Option<Arc<dyn AskBuyer>>,
     on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
@@ -193,10 +289,31 @@ pub(super) fn client_payments(
         Err(_) if paying.budget.value() == 0 => {}
         Err(error) => return Err(error.into()),
     }
-    if paying.allow_fake {
+    builder = with_wallets(builder, paying.allow_fake, &paying.wallet).await?;
+    Ok(builder.build()?)
+}
+
+/// The wallets that pay. What is named first is paid with first, if the server takes both: play money before money.
+async fn with_wallets(
+    mut builder: ClientPaymentsBuilder,
+    fake: bool,
+    wallet: &WalletArgs,
+) -> Outcome<ClientPaymentsBuilder> {
+    if fake {
         builder = with_fake_wallet(builder)?;
     }
-    Ok(builder.build()?)
+    Ok(match config::paying_wallet(wallet)? {
+        None => builder,
+        Some(LightningWallet::Nwc(wallet)) => {
+            let settings = NwcSettings::new().network(wallet.network);
+            builder.handler(LightningNwcHandler::new(wallet.connection, settings)?)
+        }
+        Some(LightningWallet::Lnbits(config)) => {
+            let handler = LnbitsHandler::new(&config)?;
+            handler.check().await?;
+            builder.handler(handler)
+        }
+    })
 }
 
 /// The books and the receipts in `home`. Books that are needed `soon` are opened while other things are prepared.
@@ -229,11 +346,9 @@ fn books(home: &Path, soon: bool) -> Outcome<Arc<dyn BuyerLedger>> {
 }
 
 /// Wallets to be asked about former payments, with the books of `home`: nothing can be paid with it.
-pub(super) fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
-    let mut builder = by_the_books(ClientPayments::builder(), home, false)?;
-    if wallets.allow_fake {
-        builder = with_fake_wallet(builder)?;
-    }
+pub(super) async fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
+    let builder = by_the_books(ClientPayments::builder(), home, false)?;
+    let builder = with_wallets(builder, wallets.allow_fake, &wallets.wallet).await?;
     Ok(builder.build()?)
 }
 

@@ -1,13 +1,13 @@
 //! A ledger in memory: for tests and trials. It forgets everything when the process ends, money included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
 use super::{
-    Applied, Caller, Entry, EntryFilter, EntryState, Ledger, Move, NewEntry, OpenLimits, Opened,
-    Retention, STANDING_AT_MOST, Standing, Transition,
+    Applied, Caller, Entry, EntryFilter, EntryState, LET_IN_AT_MOST, Ledger, LetIn, Move, NewEntry,
+    OpenLimits, Opened, Retention, STANDING_AT_MOST, Standing, Transition,
 };
 use crate::error::{Error, Result};
 use crate::payment::{
@@ -30,6 +30,7 @@ struct Books {
     open: usize,
     by_reference: HashMap<(Pmi, String), RequestEventId>,
     answered: HashMap<RequestEventId, Timestamp>,
+    let_in: VecDeque<LetIn>,
 }
 
 impl MemoryLedger {
@@ -210,10 +211,14 @@ impl Ledger for MemoryLedger {
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
         let books = self.books();
         let of_event = books.of_event(&caller.event).cloned();
-        let of_identity = books
+        let (paid, unpaid): (Vec<&Entry>, Vec<&Entry>) = books
             .of_call(caller.client, caller.identity)
             .into_iter()
             .filter(|entry| !entry.state.is_final())
+            .partition(|entry| entry.is_authorization());
+        let of_identity = paid
+            .into_iter()
+            .chain(unpaid.into_iter().rev())
             .take(STANDING_AT_MOST)
             .cloned()
             .collect();
@@ -229,6 +234,19 @@ impl Ledger for MemoryLedger {
         let mut books = self.books();
 
         Ok(books.answered.insert(*event, at).is_none())
+    }
+
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
+        let let_in = &mut self.books().let_in;
+        let_in.extend(events);
+        let_in.drain(..let_in.len().saturating_sub(LET_IN_AT_MOST));
+        Ok(())
+    }
+
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
+        let books = self.books();
+        let recent = books.let_in.iter().filter(|noted| noted.at >= since);
+        Ok(recent.copied().collect())
     }
 
     async fn prune(&self, retention: Retention) -> Result<usize> {
@@ -247,6 +265,11 @@ impl Ledger for MemoryLedger {
             .answered
             .retain(|_, answered| *answered >= retention.answered_before);
         changed -= books.answered.len();
+        changed += books.let_in.len();
+        books
+            .let_in
+            .retain(|noted| noted.at >= retention.answered_before);
+        changed -= books.let_in.len();
         for entry in books.entries.values_mut() {
             if entry.response.is_some() && entry.quoted_at < retention.responses_before {
                 entry.response = None;

@@ -58,6 +58,7 @@ pub async fn with_server_payments(
         resolver: payments.resolver,
         check: payments.check,
         processors: payments.processors,
+        rates: payments.rates,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),
         clock: payments.clock,

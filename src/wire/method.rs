@@ -14,6 +14,8 @@ pub const RESOURCES_SUBSCRIBE: &str = "resources/subscribe";
 pub const COMPLETION_COMPLETE: &str = "completion/complete";
 /// Opens a session.
 pub const INITIALIZE: &str = "initialize";
+/// Asks whether the other side is there.
+pub const PING: &str = "ping";
 /// Says that a session is open.
 pub const INITIALIZED: &str = "notifications/initialized";
 /// Lists tools.

@@ -4,6 +4,8 @@
 mod error_object;
 mod jsonrpc;
 mod meta;
+mod oversized;
+mod progress_token;
 mod request_id;
 mod strict;
 
@@ -30,6 +32,8 @@ pub use notification::{
     PAYMENT_ACCEPTED, PAYMENT_REJECTED, PAYMENT_REQUIRED, PaymentAcceptedParams,
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
 };
+pub use oversized::{FrameKind, OversizedFrame, oversized_digest};
+pub use progress_token::ProgressToken;
 pub use request_id::RequestId;
 pub use strict::{StrictJson, parse_strict};
 pub use tag::{CapTag, Tag};

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod books;
+mod defects;
 mod duplicates;
 mod explicit;
 mod failing_ledger;
 mod failures;
+mod fiat;
 mod prices;
 mod time;
 mod wire;

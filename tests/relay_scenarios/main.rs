@@ -21,5 +21,6 @@ mod isolation;
 mod messages;
 mod money;
 mod negotiation;
+mod oversized;
 mod paying_client;
 mod prices;

@@ -48,7 +48,7 @@ async fn a_refused_acceptance_stops_neither_execution_nor_result() {
 
 /// A relay that takes nothing at all while the call executes: the paid result is there for the same event afterwards.
 #[tokio::test]
-async fn a_result_that_no_relay_took_is_given_to_the_same_event_later() {
+async fn d_33_a_result_that_no_relay_took_is_given_to_the_same_event_later() {
     for via in Via::ALL {
         let world = World::start().await;
         let a = world.client(via).await;

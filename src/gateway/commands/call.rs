@@ -28,7 +28,18 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
         as_json: args.json,
         nothing: Amount::zero(args.paying.budget.unit().clone()),
     };
-    let payments = wire_up::client_payments(&args.paying, Terminal::find(), report.on_payment())?;
+    let paying = wire_up::client_payments(&args.paying, Terminal::find(), report.on_payment());
+    let payments = tokio::select! {
+        payments = paying => payments,
+        () = stop.cancelled() => Err(Failure::failed("interrupted")),
+    };
+    let payments = match payments {
+        Ok(payments) => payments,
+        Err(failure) if args.json && !failure.is_usage() => {
+            return report.failed(failure.message());
+        }
+        Err(failure) => return Err(failure),
+    };
     let budget = payments.budget().clone();
     let called = async {
         let transport = wire_up::client_transport(&args.server).await?;

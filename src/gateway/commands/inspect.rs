@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::offer::{Offer, offers_of};
 use super::session;
 use crate::client::PriceBoard;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::wire_up;
-use crate::payment::{PaymentInteraction, Pmi, PriceRange};
+use crate::payment::{PaymentInteraction, Pmi};
+use crate::transport::nostr::NostrClientTransport;
 use crate::transport::{ClientInbound, ClientTransport, Introduction};
 use crate::wire::{ErrorObject, Message, Notification, Request, Response, Tag, method};
 
 const MOST_PAGES: usize = 1000;
+/// How long slower relays are waited for before it is said that they are not there.
+const OTHER_RELAYS: Duration = Duration::from_secs(3);
 
 const LISTS: [(&str, &str, &str); 4] = [
     (method::TOOLS_LIST, "tools", "tool"),
@@ -33,23 +37,19 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
         tags: Vec::new(),
     };
     let outcome = inspection.run(args.json).await;
+    if outcome.is_ok() {
+        inspection.print_health(args.json).await;
+    }
     inspection.transport.close().await;
     outcome
 }
 
 struct Inspection {
-    transport: Arc<dyn ClientTransport>,
+    transport: Arc<NostrClientTransport>,
     patience: Duration,
     next: i64,
     /// All tags of all answers: a server introduces itself in the first of them.
     tags: Vec<Tag>,
-}
-
-/// One capability with its price.
-struct Offer {
-    notation: String,
-    description: Option<String>,
-    price: Option<PriceRange>,
 }
 
 impl Inspection {
@@ -82,9 +82,6 @@ impl Inspection {
     }
 
     async fn list(&mut self, list: &str, kind: &str) -> Outcome<Result<Vec<Offer>, ErrorObject>> {
-        let Some((key, name, _)) = method::listing(list) else {
-            return Ok(Ok(Vec::new()));
-        };
         let (mut offers, mut cursor) = (Vec::new(), Value::Null);
         for _ in 0..MOST_PAGES {
             let mut params = Map::new();
@@ -96,23 +93,7 @@ impl Inspection {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error.0)),
             };
-            let prices = PriceBoard::default();
-            prices.note(&self.tags[before..]);
-            let items = page
-                .get_mut(key)
-                .and_then(Value::as_array_mut)
-                .map(std::mem::take);
-            for item in items.unwrap_or_default() {
-                if let Some(name) = item.get(name).and_then(Value::as_str) {
-                    let notation = format!("{kind}:{name}");
-                    let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
-                    offers.push(Offer {
-                        price: prices.price_of(&notation),
-                        description: text("description").or_else(|| text("title")),
-                        notation,
-                    });
-                }
-            }
+            offers.extend(offers_of(list, kind, &mut page, &self.tags[before..]));
             let next = page.get("nextCursor").cloned().unwrap_or(Value::Null);
             if !next.is_string() || next == cursor {
                 break;
@@ -179,6 +160,21 @@ impl Inspection {
         Err(Failure::failed("the connection to the relays was closed"))
     }
 
+    /// Which of the relays are there: an answer needs one of them.
+    async fn print_health(&self, as_json: bool) {
+        let relays = self.transport.relay_health(OTHER_RELAYS).await;
+        if !as_json {
+            output::line("");
+        }
+        for (relay, state) in relays {
+            if as_json {
+                output::json(&json!({ "event": "relay", "relay": relay, "state": state }));
+            } else {
+                output::line(&format!("relay       {relay}  {state}"));
+            }
+        }
+    }
+
     async fn say(&self, said: Notification) -> Outcome {
         let prepared = self
             .transport
@@ -204,19 +200,7 @@ impl Inspection {
             "payment_interactions": interactions,
         }));
         for offer in offers {
-            let price = offer.price.as_ref().map(|price| {
-                json!({
-                    "min": price.min().value(),
-                    "max": price.max().value(),
-                    "unit": price.unit(),
-                })
-            });
-            output::json(&json!({
-                "event": "capability",
-                "capability": offer.notation,
-                "description": offer.description,
-                "price": price,
-            }));
+            output::json(&offer.to_json());
         }
     }
 }
@@ -264,21 +248,6 @@ fn print_text(
         .collect();
     output::line(&format!("lifecycles  {}", words(interactions)));
     for offer in offers {
-        let price = match &offer.price {
-            Some(price) => paint.green(&price.to_string()),
-            None => paint.dim("free"),
-        };
-        output::line(&format!(
-            "\n{}  {price}",
-            paint.bold(&harmless(&offer.notation))
-        ));
-        if let Some(description) = &offer.description {
-            let first = harmless(description)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            output::line(&format!("  {first}"));
-        }
+        offer.print(&paint);
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn run(args: &SpendingArgs) -> Outcome {
             report.list(&*wire_up::buyer_ledger(&home)?, state).await
         }
         Some(SpendingCommand::Resolve { wallets }) => {
-            let payments = wire_up::look_up_only(&home, wallets)?;
+            let payments = wire_up::look_up_only(&home, wallets).await?;
             for attempt in payments.resolve_unknown().await? {
                 report.row(&attempt);
             }

@@ -25,8 +25,8 @@ pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
-    Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, LetIn, NewEntry, OpenLimits, Opened, Retention,
+    Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
@@ -190,7 +190,15 @@ impl Ledger for CrashingLedger {
         self.fuse.burn(self.inner.note_answered(event, at)).await
     }
 
-    /// Not counted: it stands for no money, and runs by the clock.
+    /// Not counted: it stands for no money, and runs by the clock. Neither is pruning.
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
+        self.inner.note_let_in(events).await
+    }
+
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
+        self.inner.let_in_since(since).await
+    }
+
     async fn prune(&self, retention: Retention) -> Result<usize> {
         self.inner.prune(retention).await
     }

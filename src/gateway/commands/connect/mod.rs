@@ -48,14 +48,18 @@ pub(super) async fn run(args: &ConnectArgs) -> Outcome {
     let stop = shutdown::requested()?;
     let names = names(args)?;
     let person = Arc::new(Elicitation::default());
-    let payments = wire_up::client_payments(&args.paying, Some(person.clone()), |event| {
-        if let Some(remark) = payment_remark(event) {
-            warn!("{remark}");
-        }
-    })?;
     let patience = Duration::from_secs(args.link.timeout);
-    let connected = tokio::select! {
-        connected = connect(args, &names, &payments, patience) => connected?,
+    let connected = async {
+        let payments = wire_up::client_payments(&args.paying, Some(person.clone()), |event| {
+            if let Some(remark) = payment_remark(event) {
+                warn!("{remark}");
+            }
+        })
+        .await?;
+        Outcome::Ok((connect(args, &names, &payments, patience).await?, payments))
+    };
+    let (connected, payments) = tokio::select! {
+        connected = connected => connected?,
         () = stop.cancelled() => return Ok(()),
     };
     let front = Arc::new(Front::new(connected, payments, person));
