@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::offer::{Offer, offers_of};
 use super::session;
+use crate::client::PriceBoard;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
@@ -31,7 +32,7 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
     let transport = wire_up::client_transport(&args.server).await?;
     let mut inspection = Inspection {
         transport,
-        patience: Duration::from_secs(args.server.timeout),
+        patience: Duration::from_secs(args.server.link.timeout),
         next: wire_up::first_request_id(),
         tags: Vec::new(),
     };
