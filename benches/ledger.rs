@@ -75,6 +75,7 @@ fn flush(folder: &Path, bytes: usize) -> f64 {
 
 async fn report(name: &str, ledger: Arc<dyn Ledger>, callers: u32) {
     let lives = if callers == 1 { 200 } else { 20_000 / callers };
+    let busy_before = writer_is_busy().unwrap_or_default();
     let begun = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
@@ -91,6 +92,10 @@ async fn report(name: &str, ledger: Arc<dyn Ledger>, callers: u32) {
     }
     let rate = f64::from(callers * lives * WRITES) / begun.elapsed().as_secs_f64();
     println!("{name}, {callers:>3} callers: writes  {rate:>9.0} /s");
+    if let Some(busy) = writer_is_busy() {
+        let each = (busy - busy_before).as_secs_f64() * 1e6 / f64::from(callers * lives * WRITES);
+        println!("{name}, {callers:>3} callers: the writer computes {each:.1} µs for each");
+    }
 
     let begun = Instant::now();
     let tasks: Vec<_> = (0..callers)
@@ -110,6 +115,20 @@ async fn report(name: &str, ledger: Arc<dyn Ledger>, callers: u32) {
     }
     let rate = f64::from(callers * lives) / begun.elapsed().as_secs_f64();
     println!("{name}, {callers:>3} callers: standing {rate:>8.0} /s");
+}
+
+/// How long the thread that writes has been on a core: the same on a machine that others use, too. On Linux only.
+fn writer_is_busy() -> Option<Duration> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let mut busy = None;
+    for task in tasks.flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+        if read("comm")?.trim() == "ledger-writer" {
+            let nanos = read("schedstat")?.split(' ').next()?.parse().ok()?;
+            busy = Some(Duration::from_nanos(nanos));
+        }
+    }
+    busy
 }
 
 /// One paid call from quote to delivery.

@@ -64,7 +64,24 @@ fn a_paid_call_over_three_processes_in_the_clear_and_encrypted() {
             (&row["state"], &row["settled"]),
             (&json!("delivered"), &json!(10))
         );
+        let id = row["id"].as_str().unwrap();
+        for (id, flags, said) in [
+            (&id[..8], &[][..], "Now: done; the answer"),
+            (id, &["--json"], "\"history\""),
+        ] {
+            let mut command = scratch.tollkeeper("server");
+            command
+                .args(["ledger", "show", id, "--ledger", &ledger])
+                .args(flags);
+            let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            assert!(told.contains(said), "{told}");
+        }
     }
+    let mut command = scratch.tollkeeper("server");
+    command.args(["ledger", "show", "00000000", "--ledger", &ledger]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
 }
 
 #[test]
@@ -131,11 +148,20 @@ fn a_call_that_cannot_succeed_is_refused_before_a_price_is_named() {
     let relay = Relay::start(&scratch);
     let flags = ["--price", "tool:*=10 sat", "--ledger", "memory"];
     let server = Server::start(&scratch, &relay, &flags);
-    for words in [&["tool:nonesuch"][..], &["tool:add", "a=1"]] {
+    for (words, said) in [
+        (&["tool:nonesuch"][..], "there is no such tool"),
+        (&["tool:add", "a=1"], "the argument \"b\" is missing"),
+        (
+            &["tool:add", "a=1", "b=two"],
+            "the argument \"b\" wants the type number",
+        ),
+    ] {
         let called = server.call(&scratch, "a", &[words, &["--budget", "10 sats"]].concat());
         assert_eq!(called.code, Some(1), "{called:?}");
         assert_eq!(called.last["data"]["spent"]["amount"], 0, "{called:?}");
         assert_eq!(called.last["code"], -32602, "{called:?}");
+        let message = called.last["message"].as_str().unwrap_or_default();
+        assert!(message.contains(said), "{called:?}");
     }
     assert_eq!(scratch.executions(), 0);
     let flags = [&flags[..], &["--check-calls", "false"]].concat();
@@ -454,6 +480,19 @@ fn check_names_rules_without_match_and_what_is_free() {
     assert_eq!(status("prompt:greet"), (json!("free"), Value::Null));
     assert_eq!(status("resource:mini://item/{id}").0, "priced");
 
+    let (_, lines) = check(&["tool:*=1 sat", "tool:add=2 sat, on_failure=keep"]);
+    let policy = |name: &str| {
+        let line = lines
+            .iter()
+            .find(|line| line["capability"] == name)
+            .unwrap();
+        line["rules"][0]["on_failure"].clone()
+    };
+    assert_eq!(
+        (policy("tool:add"), policy("tool:touch")),
+        (json!("keep"), json!("restore"))
+    );
+
     let (code, lines) = check(&["tool:nonesuch=1 sat"]);
     assert_eq!(code, Some(1));
     assert_eq!(lines.last().unwrap()["rules_without_match"], 1);
@@ -475,6 +514,8 @@ fn inspect_shows_prices_and_ways_of_paying() {
         server.npub(),
         "--relay",
         &relay.url,
+        "--relay",
+        "ws://127.0.0.1:1",
         "--timeout",
         "30",
     ]);
@@ -501,6 +542,18 @@ fn inspect_shows_prices_and_ways_of_paying() {
         json!({"min": 5, "max": 9, "unit": "sats"})
     );
     assert_eq!(price("tool:touch"), Value::Null);
+    let health: Vec<Value> = lines
+        .iter()
+        .filter(|line| line["event"] == "relay")
+        .cloned()
+        .collect();
+    assert_eq!(
+        health,
+        [
+            json!({"event": "relay", "relay": relay.url, "state": "ready"}),
+            json!({"event": "relay", "relay": "ws://127.0.0.1:1", "state": "down"}),
+        ]
+    );
 }
 
 #[test]

@@ -47,7 +47,7 @@ async fn an_unpriced_call_is_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offer_that_ends_unpaid_is_refused_and_late_money_buys_the_next_call() {
+async fn d_27_an_offer_that_ends_unpaid_is_refused_and_late_money_buys_the_next_call() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     client.call_tool(1, "add", json!({})).await.unwrap();

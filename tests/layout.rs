@@ -105,11 +105,24 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nostr_relay_builder", &["transport/nostr/"]),
     (
         "tokio_tungstenite",
-        &["relays/", "transport/nostr/dev_relay.rs"],
+        &[
+            "relays/",
+            "transport/nostr/dev_relay.rs",
+            "rails/lightning/lnbits/",
+        ],
     ),
-    ("tokio_rustls", &["relays/", "entitlement/licence/"]),
-    ("rustls", &["relays/", "entitlement/licence/"]),
-    ("webpki_roots", &["relays/", "entitlement/licence/"]),
+    (
+        "tokio_rustls",
+        &["relays/", "rails/http.rs", "entitlement/licence/"],
+    ),
+    (
+        "rustls",
+        &["relays/", "rails/http.rs", "entitlement/licence/"],
+    ),
+    (
+        "webpki_roots",
+        &["relays/", "rails/http.rs", "entitlement/licence/"],
+    ),
     ("lru", &["transport/nostr/"]),
     (
         "futures_util",
@@ -120,7 +133,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["rails/", "entitlement/licence/"]),
     ("hmac", &["entitlement/licence/"]),
     ("base64", &["entitlement/licence/"]),
-    ("rusqlite", &["ledger/sqlite"]),
+    ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
     (
@@ -128,7 +141,9 @@ const HOMES: &[(&str, &[&str])] = &[
         &["wire/", "transport/memory.rs", "entitlement/licence/"],
     ),
     ("glob", &["payment/"]),
+    ("boon", &["gateway/"]),
     ("clap", &["gateway/"]),
+    ("regex", &["gateway/"]),
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),
@@ -494,7 +509,7 @@ fn a_vendor_crate_outside_its_home_is_found() {
         ("gate/mod.rs", "fn f(keys: ::nostr::Keys) {}"),
         ("transport/mod.rs", "use ::rmcp::Service;"),
         ("client/mod.rs", "use {lru::LruCache, std::fmt};"),
-        ("ledger/memory.rs", "use rusqlite::Connection;"),
+        ("ledger/memory/mod.rs", "use rusqlite::Connection;"),
         ("payment/mod.rs", "use sha2::{Digest, Sha256};"),
         ("server/mod.rs", "#[derive(clap::Parser)]\nstruct Args;"),
     ] {

@@ -1,5 +1,5 @@
 //! The Nostr transports against relays that work and relays that do not.
-#![allow(clippy::unwrap_used, reason = "this is a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test")]
 
 #[path = "support/faulty_relay.rs"]
 mod faulty_relay;
@@ -14,7 +14,7 @@ use tollkeeper::ErrorKind;
 use tollkeeper::payment::PaymentInteraction;
 use tollkeeper::transport::nostr::{
     Announcement, DevRelay, EncryptionMode, GiftWrapMode, NostrClientTransport, NostrKeys,
-    NostrServerTransport, ServerInfo,
+    NostrServerTransport, Profile, ServerInfo, discover, find_relays,
 };
 use tollkeeper::transport::{
     Advertisement, ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared,
@@ -171,7 +171,10 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
 
     let cap = Tag::new(["cap", "tool:add", "1", "sats"]);
     pair.server
-        .send(&heard.origin.reply_to, answer(&heard).with_tags(vec![cap]))
+        .send(
+            &heard.origin.reply_to,
+            answer(&heard).with_tags(vec![cap, Tag::new(["x-new", "1"])]),
+        )
         .await
         .unwrap();
     let got = pair.got().await;
@@ -185,7 +188,9 @@ async fn a_plaintext_call_goes_there_and_back_with_its_tags() {
             "support_encryption_ephemeral",
             "pmi",
             "payment_interaction",
-            "cap"
+            "support_oversized_transfer",
+            "cap",
+            "x-new"
         ]
     );
     assert!(got.signed.contains("\"sig\""));
@@ -263,7 +268,8 @@ async fn encrypted_calls_are_answered_in_kind_and_both_sides_move_to_ephemeral_w
         pair.ask(&call(n)).await;
         let heard = pair.heard().await;
         // The client says in its first message that it takes ephemeral wraps.
-        assert_eq!(heard.origin.reply_to.route, "wrap:21059");
+        let route = &heard.origin.reply_to.route;
+        assert!(route.starts_with("wrap:21059"), "{route}");
         pair.server
             .send(&heard.origin.reply_to, answer(&heard))
             .await
@@ -537,12 +543,18 @@ async fn the_client_believes_only_its_server_and_no_plaintext_about_a_secret() {
 #[tokio::test]
 async fn what_cannot_be_carried_is_refused_before_anything_is_sent() {
     let relay = FaultyRelay::start().await;
-    let pair = pair(
+    let mut pair = pair(
         &[relay.url()],
         EncryptionMode::Optional,
         GiftWrapMode::Optional,
     )
     .await;
+    pair.client = NostrClientTransport::builder(NostrKeys::generate(), pair.server.server())
+        .relays([relay.url()])
+        .oversized_transfer(false)
+        .connect()
+        .await
+        .unwrap();
     let big: Message = Request::new(
         1,
         "tools/call",
@@ -822,6 +834,7 @@ async fn announcements_replace_each_other_and_carry_prices() {
             "support_encryption",
             "support_encryption_ephemeral",
             "pmi",
+            "support_oversized_transfer",
             "cap"
         ]
     );
@@ -875,4 +888,273 @@ async fn what_was_sent_last_survives_the_end() {
         assert_eq!(pair.heard().await.origin.event, prepared.event);
         assert!(pair.client.publish(&prepared).await.is_err());
     }
+}
+
+/// A call whose argument has so many bytes.
+fn large_call(id: i64, bytes: usize) -> Message {
+    let params = serde_json::json!({"name": "add", "text": "\"é".repeat(bytes / 3)});
+    Request::new(id, "tools/call", &params).unwrap().into()
+}
+
+/// The answer to a call: its params again.
+fn echo(to: &Inbound) -> Outbound {
+    let Message::Request(request) = &to.message else {
+        panic!("not a request")
+    };
+    Outbound::new(Response {
+        id: request.id.clone(),
+        payload: Payload::Result(request.params.clone().unwrap()),
+    })
+}
+
+#[tokio::test]
+async fn large_calls_and_answers_go_in_pieces_over_several_relays() {
+    let relays = [FaultyRelay::start().await, FaultyRelay::start().await];
+    relays[1].set(|faults| faults.duplicates = 1);
+    let urls = relays.each_ref().map(FaultyRelay::url);
+    // More than fits, in the clear and encrypted.
+    for (encryption, bytes) in [
+        (EncryptionMode::Disabled, 270_000),
+        (EncryptionMode::Required, 75_000),
+    ] {
+        let pair = pair(&urls, encryption, GiftWrapMode::Optional).await;
+        // The server has not introduced itself at the first, so it is asked whether it takes pieces.
+        for n in 1..=2 {
+            let asked = large_call(n, bytes);
+            let (prepared, heard) = tokio::join!(pair.ask(&asked), pair.heard());
+            assert_eq!(heard.origin.event, prepared.event);
+            let Message::Request(request) = &heard.message else {
+                panic!("not a request")
+            };
+            assert!(request.params.as_ref().unwrap().get().len() > bytes);
+            pair.server
+                .send(&heard.origin.reply_to, echo(&heard))
+                .await
+                .unwrap();
+            let got = pair.got().await;
+            assert_eq!(got.in_reply_to, Some(prepared.event));
+            let Message::Response(response) = &got.message else {
+                panic!("not an answer")
+            };
+            let params = request.params.as_ref().unwrap().get();
+            assert_eq!(response.result().unwrap().get(), params);
+            // What proves the whole is the start: it is signed, and has the digest.
+            assert!(got.signed.contains("sha256:"));
+
+            // Sent again, it is the same request.
+            pair.client.publish(&prepared).await.unwrap();
+            let again = pair.heard().await;
+            assert_eq!(again.origin.event, prepared.event);
+            assert!(again.origin.redelivered);
+        }
+        pair.nothing_heard().await;
+    }
+    for event in relays[0].events() {
+        assert!(event.as_json().len() <= 48_000, "kind {}", event.kind);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_pieces_is_sent_none() {
+    let relay = FaultyRelay::start().await;
+    let mut pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    pair.server = NostrServerTransport::builder(NostrKeys::generate())
+        .relays([relay.url()])
+        .oversized_transfer(false)
+        .connect()
+        .await
+        .unwrap();
+    pair.client = NostrClientTransport::builder(NostrKeys::generate(), pair.server.server())
+        .relays([relay.url()])
+        .connect()
+        .await
+        .unwrap();
+    pair.ask(&call(1)).await;
+    let heard = pair.heard().await;
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
+    pair.got().await;
+    let refused = pair
+        .client
+        .prepare(&large_call(2, 300_000), &Introduction::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    // Nor is anything changed in what fits.
+    pair.ask(&call(3)).await;
+    let Message::Request(request) = pair.heard().await.message else {
+        panic!("not a request")
+    };
+    assert!(!request.params.unwrap().get().contains("progressToken"));
+}
+
+/// N-34, N-35: what is published beside the messages, on the server's own relay and where it is looked for.
+#[tokio::test]
+async fn a_server_is_found_by_what_it_published_and_nobody_else_is_believed() {
+    let (home, bootstrap) = (FaultyRelay::start().await, FaultyRelay::start().await);
+    let keys = NostrKeys::generate();
+    let raw_keys = Keys::parse(&keys.reveal_secret_hex()).unwrap();
+    let server = NostrServerTransport::builder(keys)
+        .relays([home.url()])
+        .bootstrap_relays([bootstrap.url()])
+        .server_info(ServerInfo::new(Some("Test".into()), None, None, None))
+        .connect()
+        .await
+        .unwrap();
+    server.publish_relay_list().await.unwrap();
+    let profile: Profile = serde_json::from_str(r#"{"nip05":"a@example.com"}"#).unwrap();
+    let info = ServerInfo::new(Some("Test".into()), None, None, None);
+    server.publish_profile(&profile.or(&info)).await.unwrap();
+    let mut announcement = Announcement::new();
+    announcement.initialize = Some(raw(&serde_json::json!({"serverInfo": {}})).unwrap());
+    announcement.tools = Some(raw(&serde_json::json!({"tools": []})).unwrap());
+    server.announce(&announcement).await.unwrap();
+    for relay in [&home, &bootstrap] {
+        let kind = async |kind: u16| {
+            let published = relay.wait_for(SOON, |event| event.kind.as_u16() == kind);
+            published.await.expect("it is published")
+        };
+        assert_eq!(kind(10002).await.content, "");
+        assert_eq!(
+            kind(0).await.content,
+            r#"{"name":"Test","nip05":"a@example.com"}"#
+        );
+        kind(11317).await;
+    }
+    assert_eq!(bootstrap.subscriptions(), 0, "nothing is listened to there");
+
+    // Somebody says that he is the server, and something else.
+    let later = nostr_sdk::Timestamp::from(nostr_sdk::Timestamp::now().as_secs() + 10);
+    let mut forged = EventBuilder::new(Kind::from(10002), "")
+        .tag(NostrTag::parse(["r", "ws://evil"]).unwrap())
+        .custom_created_at(later)
+        .sign_with_keys(&Keys::generate())
+        .unwrap();
+    forged.pubkey = raw_keys.public_key();
+    bootstrap.keep(&forged);
+    let urls = [bootstrap.url()];
+    let found = find_relays(&server.server(), &urls, SOON).await.unwrap();
+    assert_eq!(found, [home.url()]);
+    let found = discover(&urls, SOON).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].server.to_string(), raw_keys.public_key().to_hex());
+    assert_eq!(found[0].lists.len(), 1);
+    let stranger = NostrKeys::generate().server_pubkey();
+    assert!(
+        find_relays(&stranger, &urls, SOON)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// A relay that wants to know who asks (NIP-42), as the only one.
+#[tokio::test]
+async fn a_relay_that_asks_who_is_there_is_told() {
+    let relay = FaultyRelay::start().await;
+    relay.set(|faults| faults.require_auth = true);
+    for encryption in [EncryptionMode::Disabled, EncryptionMode::Required] {
+        let pair = pair(&[relay.url()], encryption, GiftWrapMode::Optional).await;
+        goes_there_and_back(&pair, 1).await;
+    }
+}
+
+async fn goes_there_and_back(pair: &Pair, n: i64) {
+    let prepared = pair.ask(&call(n)).await;
+    let mut heard = pair.heard().await;
+    while heard.origin.redelivered {
+        heard = pair.heard().await;
+    }
+    assert_eq!(heard.origin.event, prepared.event);
+    pair.server
+        .send(&heard.origin.reply_to, answer(&heard))
+        .await
+        .unwrap();
+    assert_eq!(pair.got().await.in_reply_to, Some(prepared.event));
+}
+
+/// One relay of two is as bad as relays can be; every call is heard once and answered once, through the other one.
+#[tokio::test]
+async fn a_hostile_relay_beside_a_good_one_changes_nothing() {
+    type Fault = fn(&mut faulty_relay::Faults);
+    let faults: [(&str, Fault); 9] = [
+        ("refuses", |f| {
+            f.answer = Answer::Refuse("blocked: no".into())
+        }),
+        ("is too small", |f| {
+            f.answer = Answer::Refuse("invalid: event too large".into());
+        }),
+        ("limits the rate", |f| {
+            f.answer = Answer::Refuse("rate-limited: slow down".into());
+        }),
+        ("says nothing", |f| f.answer = Answer::Silence),
+        ("loses everything", |f| f.drop_all(|_| true)),
+        ("repeats everything", |f| f.duplicates = 3),
+        ("is late", |f| f.delay = Duration::from_millis(400)),
+        ("lies", |f| f.corrupt_first = true),
+        ("closes subscriptions", |f| {
+            f.close_subscriptions = Some((usize::MAX, "error: shutting down".into()));
+        }),
+    ];
+    for (what, fault) in faults {
+        let (bad, good) = (FaultyRelay::start().await, FaultyRelay::start().await);
+        let urls = [bad.url(), good.url()];
+        let pair = pair(&urls, EncryptionMode::Optional, GiftWrapMode::Optional).await;
+        // Both must be subscribed to, else there is nothing to compare.
+        good.subscribed(2).await;
+        bad.set(fault);
+        for n in 1..=3 {
+            let done = timeout(SOON, goes_there_and_back(&pair, n));
+            done.await.unwrap_or_else(|_| panic!("a relay that {what}"));
+        }
+        // What the other relay brings later is the same.
+        tokio::time::sleep(QUIET * 2).await;
+        assert!(
+            timeout(QUIET, pair.client.recv()).await.is_err(),
+            "{what}: answered twice"
+        );
+        while let Ok(heard) = timeout(QUIET, pair.server.recv()).await {
+            // A relay that repeats what was published once looks like an author who repeats it; the gate knows the event.
+            assert!(heard.unwrap().origin.redelivered, "{what}");
+        }
+    }
+}
+
+/// Its connections last for nothing: it is tried again, ever less often, and used as soon as it behaves.
+#[tokio::test]
+async fn a_relay_that_comes_and_goes_is_used_while_it_is_there() {
+    let relay = FaultyRelay::start().await;
+    let pair = pair(
+        &[relay.url()],
+        EncryptionMode::Optional,
+        GiftWrapMode::Optional,
+    )
+    .await;
+    for n in 1..=2 {
+        relay.disconnect_all();
+        goes_there_and_back(&pair, n).await;
+        assert_eq!(
+            pair.client.relay_health(SOON).await,
+            [(relay.url(), "ready")]
+        );
+    }
+    relay.set(|faults| faults.refuse_for(Duration::from_secs(3600)));
+    relay.disconnect_all();
+    let health = pair.client.relay_health(Duration::ZERO).await;
+    let (_, state) = &health[0];
+    assert!(["ready", "down"].contains(state), "{health:?}");
+    timeout(SOON, async {
+        while pair.client.relay_health(Duration::ZERO).await[0].1 != "down" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -13,11 +13,11 @@
 )]
 #[path = "support/binary.rs"]
 mod binary;
+#[allow(dead_code, reason = "shared with the tests of real wallets")]
+#[path = "support/counterparts.rs"]
+mod counterparts;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rmcp::model::CallToolRequestParams;
@@ -30,6 +30,7 @@ use tollkeeper::transport::nostr::{NostrClientTransport, NostrKeys, parse_server
 use tollkeeper::transport::rmcp::RmcpClientTransport;
 
 use binary::{Called, PATIENCE, Running, Scratch};
+use counterparts::{Counterparts, Relay};
 
 /// The price of a sum, and of everything else that begins like it.
 const PRICES: [&str; 4] = [
@@ -38,113 +39,6 @@ const PRICES: [&str; 4] = [
     "--price",
     "tool:get-*=5 sat",
 ];
-
-/// What others wrote, as installed.
-struct Counterparts {
-    folder: PathBuf,
-}
-
-impl Counterparts {
-    /// Installs what is missing; `None`, said aloud, where that cannot be done.
-    fn get() -> Option<&'static Self> {
-        static INSTALLED: OnceLock<Result<Counterparts, String>> = OnceLock::new();
-        match INSTALLED.get_or_init(Self::install) {
-            Ok(counterparts) => Some(counterparts),
-            Err(reason) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => {
-                panic!("tests/real/setup failed: {reason}")
-            }
-            Err(reason) => {
-                let test = std::thread::current().name().unwrap_or("a test").to_owned();
-                // Not `eprintln!`, which the harness keeps to itself while a test passes.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "\n{test}: SKIPPED (tests/real/setup failed: {reason})"
-                );
-                None
-            }
-        }
-    }
-
-    fn install() -> Result<Self, String> {
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let output = Command::new("bash")
-            .arg(checkout.join("tests/real/setup"))
-            .output()
-            .map_err(|error| format!("bash: {error}"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(said
-                .trim()
-                .lines()
-                .last()
-                .unwrap_or("it says nothing")
-                .to_owned());
-        }
-        let folder = std::env::var_os("TOLLKEEPER_SERVICES")
-            .map_or_else(|| checkout.join(".services"), PathBuf::from);
-        let folder = folder.canonicalize().map_err(|error| error.to_string())?;
-        Ok(Self { folder })
-    }
-
-    /// The MCP project's own test server, from npm.
-    fn everything(&self) -> Vec<String> {
-        let script = "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
-        vec!["node".to_owned(), self.path(script), "stdio".to_owned()]
-    }
-
-    /// The MCP project's clock, from PyPI.
-    fn time(&self) -> Vec<String> {
-        [
-            &self.path("python/bin/mcp-server-time"),
-            "--local-timezone",
-            "UTC",
-        ]
-        .map(str::to_owned)
-        .to_vec()
-    }
-
-    fn python(&self) -> String {
-        self.path("python/bin/python")
-    }
-
-    fn path(&self, below: &str) -> String {
-        self.folder.join(below).display().to_string()
-    }
-
-    /// A script of ours in `tests/real`, which loads what others wrote.
-    fn script(&self, scratch: &Scratch, interpreter: &str, name: &str, home: &str) -> Command {
-        // The environment is that of a `tollkeeper`, because a buyer's script launches one.
-        let environment = scratch.tollkeeper(home);
-        let mut command = Command::new(interpreter);
-        for (name, value) in environment.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.env("TOLLKEEPER_SERVICES", &self.folder).arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/real")
-                .join(name),
-        );
-        command
-    }
-
-    fn relay(&self, scratch: &Scratch) -> Relay {
-        let running = Running::start(self.script(scratch, "node", "relay.mjs", "relay"));
-        let ready = running.next().expect("the relay must become ready");
-        Relay {
-            url: ready["url"].as_str().unwrap().to_owned(),
-            _running: running,
-        }
-    }
-}
-
-/// A relay from npm, in a process of its own.
-struct Relay {
-    _running: Running,
-    url: String,
-}
 
 /// A `serve` that is ready.
 struct Shop<'a> {

@@ -8,14 +8,23 @@ use super::door::Knock;
 use super::log::log_money;
 use super::watch::look_up;
 use crate::error::Result;
-use crate::ledger::{Entry, EntryState};
-use crate::payment::{RequestEventId, SettlementStatus};
+use crate::ledger::{Applied, Entry, EntryState, Transition};
+use crate::payment::{RequestEventId, SettlementStatus, Timestamp};
 
 /// A payment is asked about out of turn at most this often.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
 
 /// How many such questions are remembered.
 const ASKED_AT_MOST: usize = 10_000;
+
+/// `entry`, if the claim by `by` that was tried at `at` is what it says: the time tells it from one of another process.
+fn written_after_all(entry: Option<Entry>, by: RequestEventId, at: Timestamp) -> Option<Entry> {
+    entry.filter(|entry| {
+        entry.state == EntryState::Claimed
+            && entry.claimed_by == Some(by)
+            && entry.updated_at() == at
+    })
+}
 
 impl Gate {
     /// The authorization that `knock` may use up, claimed for it by one compare-and-set; `None` if there is none.
@@ -45,15 +54,41 @@ impl Gate {
 
     /// Claims the oldest authorization that `knock` may use up.
     pub(super) async fn claim_oldest(&self, knock: &Knock) -> Result<Option<Entry>> {
-        let interaction = knock.negotiated.effective;
-        let claimed = self
-            .ledger
-            .claim_authorization(&knock.caller(), interaction, self.clock.now())
-            .await?;
+        let (interaction, now) = (knock.negotiated.effective, self.clock.now());
+        let caller = knock.caller();
+        let claimed = self.ledger.claim_authorization(&caller, interaction, now);
+        let claimed = match claimed.await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                let standing = self.ledger.standing(&caller).await.ok();
+                let entry = standing.and_then(|standing| standing.of_event);
+                Some(written_after_all(entry, caller.event, now).ok_or(error)?)
+            }
+        };
         if let Some(entry) = &claimed {
             log_money(entry, "authorization claimed");
         }
         Ok(claimed)
+    }
+
+    /// As [`Ledger::apply`](crate::ledger::Ledger::apply) with moves that end in a claim by `by`. A ledger that reports an error may
+    /// have written all the same; nobody would then serve the call before the next start. So it is asked.
+    pub(super) async fn apply_claim(
+        &self,
+        id: &RequestEventId,
+        moves: Vec<Transition>,
+        by: RequestEventId,
+    ) -> Result<Applied> {
+        let now = self.clock.now();
+        match self.ledger.apply(id, moves, now).await {
+            Err(error) => {
+                let entry = self.ledger.get(id).await.ok().flatten();
+                written_after_all(entry, by, now)
+                    .map(Applied::Moved)
+                    .ok_or(error)
+            }
+            applied => applied,
+        }
     }
 
     /// Looks one payment up out of turn and writes down what is learned. `true` if it is paid.

@@ -1,6 +1,7 @@
 //! The handler answered: write it down, then send it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -25,7 +26,7 @@ impl Gate {
     /// # Errors
     ///
     /// As [`ServerTransport::send`](crate::transport::ServerTransport::send).
-    pub async fn deliver(&self, to: &ReplyTo, mut outbound: Outbound) -> Result<()> {
+    pub async fn deliver(self: &Arc<Self>, to: &ReplyTo, mut outbound: Outbound) -> Result<()> {
         let Message::Response(response) = &outbound.message else {
             return self.transport.send(to, outbound).await;
         };
@@ -69,17 +70,14 @@ impl Gate {
         }
     }
 
-    /// Writes the delivery down. Even if that fails the answer goes out: it was paid for.
-    async fn finish(&self, entry: &RequestEventId, message: &Message) {
+    /// Writes the delivery down. Even if that fails the answer goes out: it was paid for, and is written down when it can be.
+    async fn finish(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
         let json = message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
+        let deliver = Transition::Deliver { response };
         match self
             .ledger
-            .apply(
-                entry,
-                vec![Transition::Deliver { response }],
-                self.clock.now(),
-            )
+            .apply(entry, vec![deliver.clone()], self.clock.now())
             .await
         {
             Ok(Applied::Moved(entry)) => log_money(&entry, "delivered"),
@@ -87,9 +85,12 @@ impl Gate {
             Ok(Applied::Refused(entry)) => {
                 tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");
             }
-            Err(error) => tracing::error!(
-                %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
+                );
+                self.write_later(*entry, deliver);
+            }
         }
     }
 

@@ -137,12 +137,12 @@ impl Gate {
                 };
                 // Before the next message is taken in: it may be the cancellation.
                 let event = knock.origin.event;
-                self.knocks
+                self.waiting
                     .enter(event, knock.origin.client, &knock.request.id);
                 let gate = Arc::clone(self);
                 self.in_a_task(async move {
                     gate.enter_priced(knock).await;
-                    gate.knocks.leave(&event);
+                    gate.waiting.leave(&event);
                 })
                 .await;
             }
@@ -232,7 +232,12 @@ impl Gate {
     }
 
     fn first_time(&self, origin: &Origin) -> bool {
-        self.journal.first_time(origin.event, self.clock.now())
+        let now = self.clock.now();
+        let first = self.journal.first_time(origin.event, now);
+        if first {
+            self.scribe.note(origin.event, now);
+        }
+        first
     }
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {

@@ -31,7 +31,7 @@ impl Gate {
         let Some(pmi) = may.then(|| BALANCE.parse::<Pmi>().ok()).flatten() else {
             return Ok(Some((knock, quote)));
         };
-        if self.knocks.is_cancelled(&knock.origin.event) {
+        if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(None);
         }
         let new = self.new_entry(&knock, quote.clone(), &pmi);

@@ -86,23 +86,26 @@ impl Gate {
         self.forwarded.send(inbound).await.is_ok()
     }
 
-    /// Gives the right to one execution back. If even that cannot be written, recovery does it at the next start.
-    pub(super) async fn restore(&self, entry: &RequestEventId, reason: &str) {
+    /// Gives the right to one execution back, now or as soon as it can be written.
+    pub(super) async fn restore(self: &Arc<Self>, entry: &RequestEventId, reason: &str) {
         let restore = Transition::Restore {
             reason: reason.to_owned(),
         };
         match self
             .ledger
-            .apply(entry, vec![restore], self.clock.now())
+            .apply(entry, vec![restore.clone()], self.clock.now())
             .await
         {
             Ok(applied) => log_money(
                 applied.entry(),
                 "execution failed by our fault; the payment stands",
             ),
-            Err(error) => tracing::error!(
-                %entry, error = &error as &dyn std::error::Error, "a payment could not be restored; the next start does it"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %entry, error = &error as &dyn std::error::Error, "a payment could not be restored; it is tried again"
+                );
+                self.write_later(*entry, restore);
+            }
         }
     }
 

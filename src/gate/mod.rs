@@ -4,15 +4,16 @@
 mod check_call;
 mod door;
 mod journal;
-mod knocks;
 mod match_price;
 mod negotiate;
 mod presented;
 mod price_list;
 mod resume;
+mod waiting;
 mod waive;
 
 // A price is named and asked for.
+mod convert;
 mod demand;
 mod draw;
 mod issue;
@@ -34,6 +35,7 @@ mod deliver;
 mod forward;
 mod open_calls;
 mod refuse;
+mod write_later;
 
 // What a restart finds, what is written in passing, and what may be forgotten.
 mod free_calls;
@@ -42,28 +44,36 @@ mod housekeep;
 mod log;
 mod recover;
 
+/// The locks of what is shared; [`interleavings`] puts others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod interleavings;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::convert::can_charge;
 use self::free_calls::FreeCallLog;
-use self::journal::Journal;
-use self::knocks::Knocks;
+use self::journal::{Journal, Scribe};
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
 use self::presented::Presented;
 pub use self::price_list::{Listed, PriceList};
 use self::rate::Pace;
+use self::waiting::Waiting;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, PaymentInteractionPolicy, PaymentProcessor, RequestEventId,
-    ResolvePrice, Timestamp,
+    CheckCall, Clock, Entitlement, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
+    RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -88,7 +98,7 @@ pub struct GateSettings {
     pub settlement_grace: Duration,
     /// How long beyond its end a payment request is watched. At least an hour.
     pub watch_grace: Duration,
-    /// How long `resolve_price` may take.
+    /// How long `resolve_price` may take, and a rate.
     pub price_timeout: Duration,
     /// Whether clients may pay ahead, and calls are paid from what they have.
     pub balances: bool,
@@ -96,6 +106,10 @@ pub struct GateSettings {
     pub balances_lapse_after: Option<Duration>,
     /// How long an entitlement may take.
     pub entitlement_timeout: Duration,
+    /// How old a rate may be that a price is converted at. Older ones quote nothing.
+    pub rate_max_age: Duration,
+    /// What is added to a converted price.
+    pub rate_margin: Margin,
     /// How long a processor may take to make a payment request, or to answer a question about one.
     pub processor_timeout: Duration,
     /// How many offers may be open.
@@ -125,13 +139,16 @@ impl Default for GateSettings {
             balances: false,
             balances_lapse_after: None,
             entitlement_timeout: Duration::from_secs(3),
+            rate_max_age: Duration::from_secs(600),
+            rate_margin: Margin::default(),
             processor_timeout: Duration::from_secs(10),
             limits: OpenLimits::default(),
             offers_per_minute: 600,
             keep_free_calls: (Duration::from_secs(30 * 86_400), 1_000_000),
             keep_unpaid: Duration::from_secs(7 * 86_400),
             keep_responses: Duration::from_secs(7 * 86_400),
-            stored_response_bytes: 256 * 1024,
+            // As much as a transport carries in pieces: what was paid for can be had again.
+            stored_response_bytes: 16 * 1024 * 1024,
             inject_client_pubkey: false,
         }
     }
@@ -157,6 +174,8 @@ pub struct GateParts {
     pub entitlements: Vec<Arc<dyn Entitlement>>,
     /// The ways of being paid, in order of preference.
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
+    /// What prices in other money are worth in sats.
+    pub rates: Option<Arc<dyn RateSource>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -174,14 +193,15 @@ pub struct Gate {
     check: Option<Arc<dyn CheckCall>>,
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
     /// To the handler.
     forwarded: mpsc::Sender<Inbound>,
-    /// Requests that wait for their money. Each has an open entry in the ledger, whose limits bound this map.
-    parked: Mutex<HashMap<RequestEventId, Inbound>>,
+    /// Requests that their client may still take back: those that wait for their money are here.
+    waiting: Waiting,
     /// Requests that the handler has not answered yet.
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
@@ -190,9 +210,10 @@ pub struct Gate {
     presented: Presented,
     /// Why calls were free, on its way to the ledger.
     free_calls: FreeCallLog,
+    /// Has them written down.
+    scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
-    knocks: Knocks,
     /// The payment interaction that each session is in.
     modes: Modes,
     /// When payments were last asked about out of turn.
@@ -215,6 +236,7 @@ impl Gate {
         let (forwarded, to_handler) = mpsc::channel(FORWARD_QUEUE);
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let (scribe, let_in) = Scribe::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
         let free_calls = free_calls::start(Arc::clone(&parts.ledger), &tasks, &closing);
         let gate = Arc::new(Self {
@@ -223,18 +245,19 @@ impl Gate {
             check: parts.check,
             entitlements: parts.entitlements,
             processors: parts.processors,
+            rates: parts.rates,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,
             settings: parts.settings,
             forwarded,
-            parked: Mutex::default(),
+            waiting: Waiting::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
             presented: Presented::default(),
             free_calls,
+            scribe,
             knocked: Journal::default(),
-            knocks: Knocks::default(),
             modes: Modes::default(),
             asked: Mutex::default(),
             pace: Pace::default(),
@@ -245,6 +268,8 @@ impl Gate {
         });
         gate.tasks.spawn(settle::act_on(Arc::clone(&gate), watched));
         gate.tasks.spawn(housekeep::housekeep(Arc::clone(&gate)));
+        gate.tasks
+            .spawn(journal::write_down(Arc::clone(&gate), let_in));
         (gate, to_handler)
     }
 
@@ -274,17 +299,13 @@ impl Gate {
             );
         }
     }
-
-    fn parked(&self) -> MutexGuard<'_, HashMap<RequestEventId, Inbound>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
             .field("priced", &self.prices.entries().len())
-            .field("parked", &self.parked().len())
+            .field("parked", &self.waiting.parked())
             .finish_non_exhaustive()
     }
 }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_keeps_its_mode_until_initialize_or_an_hour_of_silence() {
+    fn d_23_a_session_keeps_its_mode_until_initialize_or_an_hour_of_silence() {
         let modes = Modes::default();
         let at = |secs: u64| Timestamp::from_secs(10_000 + secs);
         let negotiate = |interaction, method: &str, now| {

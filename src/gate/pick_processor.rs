@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::Gate;
+use super::convert::can_charge;
 use crate::payment::{PaymentProcessor, Pmi, Unit};
 
 impl Gate {
-    /// The first of the client's methods that is supported and can charge `unit`; for a client that lists none, the first
-    /// of the server's. `None`: they have no method in common, and nothing may be minted (N-56).
+    /// The first of the client's methods that is supported and can charge `unit`, by itself or at a rate; for a client that
+    /// lists none, the first of the server's. `None`: they have no method in common, and nothing may be minted (N-56).
     pub(super) fn pick_processor(
         &self,
         wanted: &[Pmi],
@@ -16,7 +17,7 @@ impl Gate {
         let mut able = self
             .processors
             .iter()
-            .filter(|processor| processor.accepts(unit));
+            .filter(|processor| can_charge(&***processor, self.rates.as_deref(), unit));
         if wanted.is_empty() {
             return able.next();
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::payment::{CapabilityPattern, PricedCapability, Unit, spellings};
+use crate::payment::{CapabilityPattern, PricedCapability, Unit, has_unclear_host, spellings};
 use crate::wire::{CapTag, method};
 
 /// Prices by method and name.
@@ -26,7 +26,12 @@ struct MethodPrices {
     by_prefix: HashMap<String, Vec<(CapabilityPattern, Arc<PricedCapability>)>>,
     /// The lengths that prefixes have, longest first.
     prefix_lengths: Vec<usize>,
+    /// Whether a web address has a price of its own.
+    prices_the_web: bool,
 }
+
+/// How web addresses begin.
+const WEB: [&str; 5] = ["http:", "https:", "ws:", "wss:", "ftp:"];
 
 /// What the list says about one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +109,24 @@ impl PriceList {
                 .map_or(Listed::Free, |entry| Listed::Priced(Arc::clone(entry)));
         }
         let mut found: Option<&Arc<PricedCapability>> = None;
-        for spelling in spellings(name) {
-            match (prices.find(&spelling), found) {
+        let spellings = spellings(name);
+        for spelling in &spellings {
+            match (prices.find(spelling), found) {
                 (None, _) => {}
                 (Some(entry), None) => found = Some(entry),
                 (Some(entry), Some(before)) if Arc::ptr_eq(entry, before) => {}
                 (Some(_), Some(_)) => return Listed::Ambiguous,
             }
+        }
+        let is_meant = |entry: &Arc<PricedCapability>| {
+            let name = entry.capability.name.as_ref();
+            name.is_some_and(|name| has_unclear_host(name.as_str()))
+        };
+        if prices.prices_the_web
+            && spellings.iter().any(|form| has_unclear_host(form))
+            && !found.is_some_and(is_meant)
+        {
+            return Listed::Ambiguous;
         }
         found.map_or(Listed::Free, |entry| Listed::Priced(Arc::clone(entry)))
     }
@@ -146,6 +162,9 @@ impl MethodPrices {
             };
         };
         let forms = if method::names_a_uri(&entry.capability.method) {
+            self.prices_the_web |= WEB
+                .iter()
+                .any(|scheme| name.as_str().to_lowercase().starts_with(scheme));
             spellings(name.as_str())
         } else {
             vec![name.as_str().to_owned()]
@@ -283,6 +302,41 @@ mod tests {
         for form in ["x://a/", "x://a", "X://a"] {
             assert_eq!(price(&list, "resources/read", form), Some(7), "{form}");
         }
+    }
+
+    /// A handler that knows URLs reads each of these as the host that has a price, or as another that has one.
+    #[test]
+    fn a_price_is_not_dodged_by_another_name_of_the_host() {
+        let web = list(&[
+            "resource:https://example.com/*=5 sat",
+            "resource:http://127.0.0.1/*=6 sat",
+            "resource:https://exämple.com/*=7 sat",
+        ])
+        .unwrap();
+        let read = |uri| price(&web, "resources/read", uri);
+        assert_eq!(read("https://example.com/x"), Some(5));
+        assert_eq!(read("http://127.0.0.1/x"), Some(6));
+        assert_eq!(
+            read("https://exämple.com/x"),
+            Some(7),
+            "as it is in the list"
+        );
+        assert_eq!(read("https://example.org/x"), None);
+        for dodge in [
+            "https://ｅxample.com/x",
+            "https://example。com/x",
+            "https://xn--exmple-cua.com/x",
+            "http://2130706433/x",
+            "http://127.1/x",
+            "http://[::ffff:127.0.0.1]/x",
+        ] {
+            assert_eq!(read(dodge), Some(u64::MAX), "{dodge}");
+        }
+        let other = list(&["resource:private://*=5 sat"]).unwrap();
+        assert_eq!(
+            price(&other, "resources/read", "https://ｅxample.com/x"),
+            None
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ impl Gate {
     /// Order matters: the entry is durable before the processor is asked, and the payment request is durable before
     /// anything leaves.
     pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
-        if self.knocks.is_cancelled(&knock.origin.event) {
+        if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(());
         }
         let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
@@ -33,6 +33,17 @@ impl Gate {
             self.refuse_at_capacity(&knock).await;
             return Ok(());
         }
+        let quote = match self.convert(quote, &processor).await {
+            Ok(quote) => quote,
+            Err(error) => {
+                tracing::error!(
+                    request_event_id = %knock.origin.event, capability = %knock.listed.capability, pmi = %processor.pmi(),
+                    error = &error as &dyn std::error::Error, "the price could not be converted; nothing was minted"
+                );
+                self.refuse_failed(&knock, None).await;
+                return Ok(());
+            }
+        };
         let new = self.new_entry(&knock, quote, processor.pmi());
         loop {
             return match self.ledger.open(new.clone(), self.settings.limits).await? {

@@ -33,6 +33,7 @@ impl Gate {
     ///
     /// When the ledger cannot be read or written: a gate that cannot keep books must not let anything in.
     pub async fn recover(self: &Arc<Self>) -> Result<()> {
+        self.remember_let_in().await?;
         let states = [
             EntryState::Quoted,
             EntryState::Issued,
@@ -75,7 +76,7 @@ impl Gate {
             }
             EntryState::Issued => {
                 if let Some(inbound) = self.waiting_request(&entry) {
-                    self.parked().insert(entry.id, inbound);
+                    self.waiting.put_back(entry.id, inbound);
                 }
                 self.watcher.watch(&entry).await;
             }

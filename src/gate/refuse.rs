@@ -1,10 +1,12 @@
 //! Every way to say no. Each is terminal and clear to the client, and none carries a word of a wallet, a path or a cause
 //! (N-72, N-129).
 
+use std::sync::Arc;
+
 use super::Gate;
 use super::door::Knock;
 use crate::ledger::Entry;
-use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, Pmi};
+use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, PaymentProcessor};
 use crate::transport::{Outbound, ReplyTo};
 use crate::wire::{
     ErrorObject, PaymentNotification, PaymentRejectedParams, RequestId, Response,
@@ -114,8 +116,11 @@ impl Gate {
         let reply_to = &knock.origin.reply_to;
         let mut tags = Vec::new();
         if knock.negotiated.effective == PaymentInteraction::Transparent {
-            if let Some(pmi) = self.refused_pmi(knock) {
+            if let Some(processor) = self.refused_processor(knock) {
+                // The number is read in the unit of the method: cents must not pass for sats.
+                let amount = amount.filter(|amount| processor.accepts(amount.unit()));
                 let amount = amount.map(|amount| amount.value());
+                let pmi = processor.pmi().clone();
                 let rejected = PaymentRejectedParams::new(pmi, amount, message);
                 self.tell(reply_to, &PaymentNotification::Rejected(rejected))
                     .await;
@@ -130,10 +135,8 @@ impl Gate {
     }
 
     /// The method that a `payment_rejected` names: the one that would have been used, else the server's first.
-    fn refused_pmi(&self, knock: &Knock) -> Option<Pmi> {
+    fn refused_processor(&self, knock: &Knock) -> Option<&Arc<dyn PaymentProcessor>> {
         let picked = self.pick_processor(&knock.origin.pmis, knock.listed.price.unit());
-        picked
-            .or_else(|| self.processors.first())
-            .map(|processor| processor.pmi().clone())
+        picked.or_else(|| self.processors.first())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Gate;
 use super::log::log_money;
@@ -20,6 +20,9 @@ const SETTLED_AT_ONCE: usize = 512;
 /// How long the client's notice may hold up the call that it paid for.
 pub(super) const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long after it could not be written down the end of an offer is tried again. A settlement is looked up again anyway.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// Acts on what the watch learns until the gate closes.
 pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>) {
     let slots = Arc::new(Semaphore::new(SETTLED_AT_ONCE));
@@ -27,22 +30,46 @@ pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        let acting = Arc::clone(&gate);
+        let (acting, slots) = (Arc::clone(&gate), Arc::clone(&slots));
         gate.tasks.spawn(async move {
-            let (id, outcome) = match watched {
-                Watched::Settled { id, asked, settlement } => (id, acting.settled(id, &asked, settlement).await),
-                Watched::OfferEnded(id) => (id, acting.offer_ended(id).await),
-            };
-            if let Err(error) = outcome {
-                // Still watched, so it is looked up, and comes here again.
-                tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "a settlement could not be written down");
+            match watched {
+                Watched::Settled { id, asked, settlement } => {
+                    if let Err(error) = acting.settled(id, &asked, settlement).await {
+                        // Still watched, so it is looked up, and comes here again.
+                        tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "a settlement could not be written down");
+                    }
+                    drop(slot);
+                }
+                Watched::OfferEnded(id) => acting.end_offer(id, slot, &slots).await,
             }
-            drop(slot);
         });
     }
 }
 
 impl Gate {
+    /// Ends the offer of `id`, as soon as the ledger takes it: the watch says so only once, and its client waits.
+    async fn end_offer(
+        self: &Arc<Self>,
+        id: RequestEventId,
+        slot: OwnedSemaphorePermit,
+        slots: &Arc<Semaphore>,
+    ) {
+        let mut slot = Some(slot);
+        while let Err(error) = self.offer_ended(id).await {
+            tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "the end of an offer could not be written down");
+            // Others may go on meanwhile.
+            drop(slot.take());
+            let again = async {
+                tokio::time::sleep(AGAIN).await;
+                Arc::clone(slots).acquire_owned().await.ok()
+            };
+            slot = self.closing.run_until_cancelled(again).await.flatten();
+            if slot.is_none() {
+                return;
+            }
+        }
+    }
+
     /// Writes a settlement down and serves the request that waits for it. Money that nobody waits for is an authorization
     /// for the same call, and the client is told.
     ///
@@ -60,16 +87,18 @@ impl Gate {
             );
             return Ok(());
         }
-        let waiting = self.parked().remove(&id);
+        let waiting = self.waiting.take(&id);
         let mut moves = vec![Transition::Settle(settlement)];
         if waiting.is_some() {
             moves.push(Transition::Claim { by: id });
         }
-        let applied = match self.ledger.apply(&id, moves, self.clock.now()).await {
+        let applied = match self.apply_claim(&id, moves, id).await {
             Ok(applied) => applied,
             Err(error) => {
                 // The request waits on; the settlement is reported again.
-                self.parked().extend(waiting.map(|inbound| (id, inbound)));
+                if let Some(inbound) = waiting {
+                    self.waiting.put_back(id, inbound);
+                }
                 return Err(error);
             }
         };

@@ -5,24 +5,31 @@
 mod entitlements;
 mod file;
 mod goods;
+mod lightning;
+mod lnbits;
+mod rates;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{SellingArgs, ServeArgs};
+use super::args::{SellingArgs, ServeArgs, WalletArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
-use crate::transport::nostr::{EncryptionMode, ServerInfo};
+use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
+pub(super) use self::lightning::LightningWallet;
+pub(super) use self::rates::Rates;
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
+const DISCOVERY_RELAYS: &str = "TOLLKEEPER_DISCOVERY_RELAYS";
 /// The longest that an offer may stand: a day.
 const LONGEST_TTL: u64 = 24 * 60 * 60;
 const DEFAULT_TTL: u64 = 600;
@@ -45,6 +52,10 @@ pub(super) struct Selling {
     pub(super) licence_sale: Option<SaleSettings>,
     /// The fake rail was allowed.
     pub(super) fake: bool,
+    /// The wallet that takes payments by Lightning.
+    pub(super) wallet: Option<LightningWallet>,
+    /// At which rates prices in other money are charged.
+    pub(super) rates: Rates,
 }
 
 /// What `serve` works with.
@@ -60,6 +71,10 @@ pub(super) struct Serving {
     pub(super) announce: bool,
     /// Where revocations and verification of our own licences are served.
     pub(super) licence_http: Option<SocketAddr>,
+    /// Publish on which relays the server is found.
+    pub(super) relay_list: bool,
+    pub(super) bootstrap_relays: Vec<String>,
+    pub(super) profile: Option<Profile>,
     pub(super) info: ServerInfo,
 }
 
@@ -97,10 +112,10 @@ pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
 pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let file = File::read(args.selling.config.as_deref())?;
     let selling = merge_selling(&args.selling, &file)?;
-    if !selling.prices.is_empty() && !selling.fake {
+    if !selling.prices.is_empty() && !selling.fake && selling.wallet.is_none() {
         return Err(Failure::usage(
-            "rails: something has a price, but there is no way to pay it; this version knows rails.fake, for trials, \
-             with --allow-fake",
+            "rails: something has a price, but there is no way to be paid: set NWC_CONNECTION to the connection of a \
+             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial without money",
         ));
     }
     let ledger = match args
@@ -112,6 +127,18 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
     };
+    let announce = args.announce || file.announce.unwrap_or(false);
+    let info = ServerInfo::new(
+        args.name.clone().or(file.name.clone()),
+        args.about.clone().or(file.about.clone()),
+        args.website.clone().or(file.website.clone()),
+        args.picture.clone().or(file.picture.clone()),
+    );
+    let bootstrap_relays = [
+        args.bootstrap_relays.as_slice(),
+        file.bootstrap_relays.as_deref().unwrap_or_default(),
+    ];
+    let bootstrap_relays = bootstrap_relays.into_iter().find(|list| !list.is_empty());
     let isolate = args.isolate || file.isolate.unwrap_or(false);
     let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
@@ -129,19 +156,47 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
             idle: CHILD_IDLE,
         }),
         licence_http: file.licence_http,
-        announce: args.announce || file.announce.unwrap_or(false),
-        info: ServerInfo::new(
-            args.name.clone().or(file.name),
-            args.about.clone().or(file.about),
-            args.website.clone().or(file.website),
-            args.picture.clone().or(file.picture),
-        ),
+        announce,
+        relay_list: args.relay_list.or(file.relay_list).unwrap_or(announce),
+        bootstrap_relays: addresses("bootstrap_relays", bootstrap_relays.unwrap_or_default())?,
+        profile: match file.profile.clone() {
+            None => args.profile.then(Profile::default),
+            given => given,
+        }
+        .map(|profile| profile.or(&info)),
+        info,
     })
+}
+
+/// The wallet that a client pays with, if it has one.
+pub(super) fn paying_wallet(args: &WalletArgs) -> Outcome<Option<LightningWallet>> {
+    lightning::paying(args)
 }
 
 /// The relays to use: those of the flags, else those of the environment, else `otherwise`.
 pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<String>> {
-    let set = std::env::var(RELAYS).unwrap_or_default();
+    let relays = known_relays(flags, RELAYS, otherwise)?;
+    if relays.is_empty() {
+        return Err(Failure::usage(format!(
+            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+        )));
+    }
+    Ok(relays)
+}
+
+/// The relays that a client is told of, which may be none: those of the flags, else those of the environment, else
+/// `otherwise`.
+pub(super) fn client_relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<String>> {
+    known_relays(flags, RELAYS, otherwise)
+}
+
+/// The relays to ask where a server is found, which may be none.
+pub(super) fn discovery_relays(flags: &[String]) -> Outcome<Vec<String>> {
+    known_relays(flags, DISCOVERY_RELAYS, &[])
+}
+
+fn known_relays(flags: &[String], variable: &str, otherwise: &[String]) -> Outcome<Vec<String>> {
+    let set = std::env::var(variable).unwrap_or_default();
     let set: Vec<String> = set
         .split([',', ' ', '\n'])
         .filter(|url| !url.is_empty())
@@ -149,12 +204,11 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
         .collect();
     let relays = [flags, &set, otherwise]
         .into_iter()
-        .find(|relays| !relays.is_empty())
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
-            ))
-        })?;
+        .find(|relays| !relays.is_empty());
+    addresses("relays", relays.unwrap_or_default())
+}
+
+fn addresses(key: &str, relays: &[String]) -> Outcome<Vec<String>> {
     for relay in relays {
         let address = relay
             .strip_prefix("wss://")
@@ -162,7 +216,7 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
         if address.is_none_or(|address| address.is_empty() || address.contains(char::is_whitespace))
         {
             return Err(Failure::usage(format!(
-                "relays: {relay:?} must be an address that begins with wss:// or ws://"
+                "{key}: {relay:?} must be an address that begins with wss:// or ws://"
             )));
         }
     }
@@ -181,16 +235,21 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             "rails.fake: the fake rail is not money and must be allowed by --allow-fake",
         ));
     }
-    if file.rails.lightning_nwc.is_some() {
-        return Err(Failure::usage(
-            "rails.lightning_nwc: this version cannot take Lightning payments yet",
-        ));
-    }
     let limits = OpenLimits::default();
     let per_client = args.pending_per_client.or(file.limits.pending_per_client);
     let total = args.pending_total.or(file.limits.pending_total);
+    let prices = merge_prices(file.prices()?, &args.prices);
+    let rates = rates::rates(&args.rates, &file.rates)?;
+    // A wallet in the environment of a server that sells nothing is left alone, unless it is asked for by name.
+    let wallet = lightning::selling(
+        &args.wallet,
+        &args.lnbits_webhook,
+        &file.rails,
+        !prices.is_empty(),
+        |path| file.resolve(path),
+    )?;
     Ok(Selling {
-        prices: merge_prices(file.prices()?, &args.prices),
+        prices,
         interaction: args
             .payment_interaction
             .or(file.payment_interaction)
@@ -212,6 +271,8 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             .map(|written| written.read())
             .transpose()?,
         fake: args.allow_fake,
+        wallet,
+        rates,
     })
 }
 
@@ -241,8 +302,11 @@ fn is_memory(path: &Path) -> bool {
 mod tests {
     use clap::Parser;
 
+    use crate::payment::Unit;
+
     use super::super::args::{Cli, Command};
     use super::*;
+    use crate::payment::OnFailure;
 
     fn serve(config: &str, flags: &[&str]) -> Outcome<Serving> {
         let folder = tempfile::tempdir().unwrap();
@@ -274,6 +338,7 @@ mod tests {
             amount = 2
             max_amount = 4
             unit = "usd-cents"
+            on_failure = "keep"
             [limits]
             pending_total = 7
             [rails.fake]
@@ -300,6 +365,13 @@ mod tests {
             .map(|price| format!("{} {}", price.capability, price.price))
             .collect();
         assert_eq!(prices, ["tool:b 0.02 usd to 0.04 usd", "tool:a 9 sats"]);
+        let kept: Vec<OnFailure> = serving
+            .selling
+            .prices
+            .iter()
+            .map(|p| p.on_failure)
+            .collect();
+        assert_eq!(kept, [OnFailure::Keep, OnFailure::Restore]);
         let LedgerPlace::File(ledger) = &serving.ledger else {
             unreachable!()
         };
@@ -308,9 +380,170 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_read_from_the_file_and_flags_replace_them() {
+        let config = r#"
+            relays = ["wss://a"]
+            [rates]
+            max_age = 300
+            margin = "1.5%"
+            [rates.usd]
+            fixed = 65000
+            [rates.eur]
+            url = "https://rates.example.com/v1#/EUR"
+            between = [20000, "200000.50"]
+            every = 30
+            [rates.jpy]
+            fixed = "9500000"
+        "#;
+        let rates = serve(config, &["--allow-fake"]).unwrap().selling.rates;
+        assert_eq!(rates.max_age, Duration::from_secs(300));
+        assert_eq!(rates.margin.basis_points(), 150);
+        assert_eq!((rates.fixed.len(), rates.sources.len()), (2, 1));
+        for (unit, covered) in [
+            ("usd-cents", true),
+            ("eur-cents", true),
+            ("jpy", true),
+            ("gbp-pence", false),
+            ("sats", false),
+        ] {
+            assert_eq!(rates.cover(&unit.parse().unwrap()), covered, "{unit}");
+        }
+        let flags = [
+            "--allow-fake",
+            "--rate",
+            "USD=https://other.example.com/#/data/amount",
+            "--rate-between",
+            "usd=1-1000000",
+            "--rate",
+            "eur=60000",
+            "--rate-margin",
+            "0%",
+            "--rate-max-age",
+            "60",
+        ];
+        let rates = serve(config, &flags).unwrap().selling.rates;
+        assert_eq!((rates.fixed.len(), rates.sources.len()), (2, 1));
+        assert_eq!(*rates.sources[0].unit(), Unit::USD_CENTS);
+        assert_eq!(rates.margin.basis_points(), 0);
+        assert_eq!(rates.max_age, Duration::from_secs(60));
+        let none = serve("relays = [\"wss://a\"]", &["--allow-fake"]).unwrap();
+        assert!(!none.selling.rates.cover(&Unit::USD_CENTS));
+    }
+
+    type Mistake<'a> = (&'a str, &'a [&'a str], &'a str);
+
+    /// Each of these is refused with exit code 2 and a message that names what is wrong.
+    fn are_named(mistakes: &[Mistake<'_>]) {
+        for (config, flags, named) in mistakes {
+            let failure = serve(config, flags).unwrap_err();
+            assert!(
+                failure.message().contains(named),
+                "{config}: {}",
+                failure.message()
+            );
+            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
+        }
+    }
+
+    #[test]
+    fn every_mistake_in_rates_names_the_key_and_what_it_wants() {
+        are_named(&[
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmax_age = 1",
+                &[],
+                "rates.max_age",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmargin = \"1\"",
+                &[],
+                "rates.margin",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates]\nmargn = \"1%\"",
+                &[],
+                "margn",
+            ),
+            ("relays = [\"ws://x\"]\n[rates.usd]", &[], "rates.usd"),
+            ("relays = [\"ws://x\"]\n[rates.usd]\nfixd = 1", &[], "fixd"),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = 65000.5",
+                &[],
+                "rates.usd: fixed",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = \"much\"",
+                &[],
+                "rates.usd",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nfixed = 1\nurl = \"https://x\"",
+                &[],
+                "rates.usd",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"https://x#/USD\"",
+                &[],
+                "between",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"https://x#USD\"\nbetween = [1, 2]",
+                &[],
+                "JSON pointer",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.usd]\nurl = \"x\"\nbetween = [1, 2]",
+                &[],
+                "the address of the rate",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rates.sat]\nfixed = 1",
+                &[],
+                "rates.sat",
+            ),
+            ("relays = [\"ws://x\"]", &["--rate", "usd"], "--rate"),
+            (
+                "relays = [\"ws://x\"]",
+                &["--rate-between", "usd=1-2"],
+                "--rate-between",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn every_mistake_in_a_wallet_names_the_key_and_what_it_wants() {
+        are_named(&[
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]",
+                &[],
+                "rails.lightning_lnbits.url",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]\nurl = \"https://x\"",
+                &[],
+                "LNBITS_INVOICE_KEY",
+            ),
+            (
+                "relays = [\"ws://x\"]\n[rails.lightning_lnbits]\nadmin_key = \"0123\"",
+                &[],
+                "admin_key",
+            ),
+            (
+                "relays = [\"ws://x\"]",
+                &["--lnbits-url", "https://x"],
+                "LNBITS_INVOICE_KEY",
+            ),
+            (
+                "relays = [\"ws://x\"]",
+                &["--lnbits-key-file", "/nowhere"],
+                "--lnbits-key-file",
+            ),
+        ]);
+    }
+
+    #[test]
     fn every_mistake_names_the_key_and_what_it_wants() {
-        for (config, flags, named) in [
-            ("relay = []", &[][..], "relay"),
+        are_named(&[
+            ("relay = []", &[], "relay"),
             ("relays = [\"http://x\"]", &[], "relays"),
             ("relays = []", &[], "relays"),
             (
@@ -378,15 +611,12 @@ mod tests {
                 &[],
                 "--allow-fake",
             ),
+            (
+                "[[price]]\ncapability = \"tool:a\"\namount = 5\non_failure = \"refund\"",
+                &[],
+                "refund",
+            ),
             ("relays = [", &[], "tollkeeper.toml"),
-        ] {
-            let failure = serve(config, flags).unwrap_err();
-            assert!(
-                failure.message().contains(named),
-                "{config}: {}",
-                failure.message()
-            );
-            assert_eq!(failure.exit_code(), std::process::ExitCode::from(2));
-        }
+        ]);
     }
 }

@@ -138,12 +138,28 @@ fn write_private(file: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn warn_if_open_to_others(file: &Path) {
+/// Puts `text` into `file`, readable by its owner only, in place of whatever was there.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(super) fn replace_private(file: &Path, text: &str) -> Result<()> {
+    // Written beside and moved into place: a file that others could read is not reused.
+    let draft = file.with_extension(format!("new-{}", std::process::id()));
+    let written = write_private(&draft, text).and_then(|()| fs::rename(&draft, file));
+    written.map_err(|source| {
+        let _ = fs::remove_file(&draft);
+        Error::config(format!("cannot write {}", file.display())).with_source(source)
+    })
+}
+
+/// Says so if others than its owner can read `file`, which holds a secret.
+pub(super) fn warn_if_open_to_others(file: &Path) {
     #[cfg(unix)]
     if let Ok(data) = fs::metadata(file)
         && std::os::unix::fs::PermissionsExt::mode(&data.permissions()) & 0o077 != 0
     {
-        tracing::warn!(file = %file.display(), "others can read this key: chmod 600 it");
+        tracing::warn!(file = %file.display(), "others can read this secret: chmod 600 it");
     }
     #[cfg(not(unix))]
     let _ = file;
@@ -169,6 +185,21 @@ mod tests {
         }
         let left: Vec<_> = fs::read_dir(file.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no draft is left behind");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_replaces_what_was_there_and_stays_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seller.nwc");
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        replace_private(&file, "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap().trim(), "new");
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

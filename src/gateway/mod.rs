@@ -3,6 +3,8 @@
 
 // What was asked for.
 mod args;
+mod arguments;
+mod buying;
 mod config;
 mod secrets;
 
@@ -13,6 +15,7 @@ mod lines;
 mod logging;
 mod output;
 mod shutdown;
+mod terminal;
 mod wire_up;
 
 // What the crash test needs.
@@ -55,7 +58,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     // A server's operator wants to know what it does, a buyer wants the result.
     let otherwise = match cli.command {
-        Command::Serve(_) | Command::Relay(_) => "info",
+        Command::Serve(_) | Command::Relay(_) | Command::Wallet { .. } => "info",
         _ => "warn",
     };
     logging::start(cli.log.as_deref(), otherwise)?;

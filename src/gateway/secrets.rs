@@ -16,10 +16,17 @@ pub(super) const AICOACH_API_KEY: &str = "AICOACH_API_KEY";
 /// A buyer's licence.
 pub(super) const LICENCE_TOKEN: &str = "MCP_LICENSE_TOKEN";
 
+/// The key of an LNbits wallet that makes invoices.
+pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
+/// The key of an LNbits wallet that pays.
+pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 5] = [
+pub(super) const ENVIRONMENT: [&str; 7] = [
     SECRET_KEY,
     NWC_CONNECTION,
+    LNBITS_INVOICE_KEY,
+    LNBITS_ADMIN_KEY,
     AICOACH_SIGNING_SECRET,
     AICOACH_API_KEY,
     LICENCE_TOKEN,

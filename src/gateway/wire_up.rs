@@ -5,30 +5,50 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{PayingArgs, ServerArgs};
+use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletArgs, WalletsArgs};
+use super::buying;
 use super::call_check::ListedCalls;
-use super::config::{self, LedgerPlace, Selling, Serving};
+use super::config::{self, LedgerPlace, LightningWallet, Rates, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, with_causes};
 use super::goods::{self, Goods};
 use super::{home, secrets};
-use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
+use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
+use crate::client::receipt::ReceiptFolder;
+use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
+use crate::error::ErrorKind;
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
-use crate::payment::{BearerToken, Entitlement, PricedCapability, StaticPrice};
-use crate::rails::fake::{FakeHandler, FakeProcessor};
-use crate::server::{ServerPayments, ServerPaymentsBuilder, TopUpPrice};
-use crate::transport::ServerTransport;
-use crate::transport::nostr::{
-    NostrClientTransport, NostrKeys, NostrServerTransport, parse_server,
+use crate::payment::{
+    BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
+    ServerPubkey, StaticPrice,
 };
+use crate::rails::fake::{FakeHandler, FakeProcessor};
+use crate::rails::lightning::lnbits::{LnbitsHandler, LnbitsProcessor};
+use crate::rails::lightning::nwc::{LightningNwcHandler, LightningNwcProcessor, NwcSettings};
+use crate::rails::rates::HttpRate;
+use crate::server::{ServerPayments, ServerPaymentsBuilder, TopUpPrice};
+use crate::transport::nostr::{
+    NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
+};
+use crate::transport::{ClientTransport, ServerTransport};
+
+/// The books of what was bought, in TOLLKEEPER_HOME.
+pub(super) const BOOKS: &str = "buyer.db";
+
+/// The folder of receipts, in TOLLKEEPER_HOME.
+pub(super) const RECEIPTS: &str = "receipts";
 
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
-const SETTLING: Duration = Duration::from_millis(100);
+/// How long a start waits for the first rates.
+const RATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
+/// pay, first, as with real money.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// The books at one place.
 pub(super) struct Books {
@@ -47,7 +67,7 @@ impl Books {
 }
 
 /// The books at `place`.
-pub(super) fn books(place: &LedgerPlace) -> Outcome<Books> {
+pub(super) fn books_at(place: &LedgerPlace) -> Outcome<Books> {
     match place {
         LedgerPlace::Memory => {
             tracing::warn!(
@@ -69,7 +89,7 @@ pub(super) fn books(place: &LedgerPlace) -> Outcome<Books> {
 
 /// The books that a server sells with: those at `place`.
 pub(super) fn server_books(place: &LedgerPlace) -> Outcome<Books> {
-    let books = books(place)?;
+    let books = books_at(place)?;
     #[cfg(feature = "testing")]
     let books = Books {
         ledger: crash_points::ledger(books.ledger)?,
@@ -106,6 +126,7 @@ pub(super) async fn server_transport(
         .relays(serving.relays.clone())
         .encryption(serving.encryption)
         .server_info(serving.info.clone())
+        .bootstrap_relays(serving.bootstrap_relays.clone())
         .ready_timeout(RELAY_PATIENCE)
         .connect()
         .await?;
@@ -122,13 +143,19 @@ pub(super) fn behind_the_gate(
     Ok(transport)
 }
 
+/// What a server is paid by, beside play money.
+pub(super) struct ServerRails {
+    pub(super) lightning: Option<Arc<dyn PaymentProcessor>>,
+    pub(super) rates: Option<Arc<dyn RateSource>>,
+}
+
 /// Prices, rails, rules and ledger of a server.
 pub(super) fn server_payments(
     selling: &Selling,
     ledger: Arc<dyn Ledger>,
     check: Option<ListedCalls>,
-    entitlements: Vec<Arc<dyn Entitlement>>,
-    goods: &Arc<Goods>,
+    rails: ServerRails,
+    (entitlements, goods): (Vec<Arc<dyn Entitlement>>, &Arc<Goods>),
 ) -> Outcome<ServerPayments> {
     let mut builder = ServerPayments::builder()
         .prices(all_prices(selling)?)
@@ -137,7 +164,13 @@ pub(super) fn server_payments(
         .ledger(ledger)
         .payment_ttl(selling.payment_ttl)
         .interaction(selling.interaction)
-        .limits(selling.limits);
+        .limits(selling.limits)
+        .rate_max_age(selling.rates.max_age)
+        .rate_margin(selling.rates.margin);
+    let ServerRails { lightning, rates } = rails;
+    if let Some(rates) = rates {
+        builder = builder.rates(rates);
+    }
     if let Some(settings) = &selling.balance {
         let lapses = settings.lapses_after;
         builder = builder.settings(|rules| rules.balances_lapse_after = lapses);
@@ -147,6 +180,9 @@ pub(super) fn server_payments(
     }
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
+    }
+    if let Some(lightning) = lightning {
+        builder = builder.shared_processor(lightning);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -161,6 +197,55 @@ fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
         return builder.processor(till);
     }
     builder.processor(FakeProcessor::new().settling_after(SETTLING))
+}
+
+/// The wallet that takes payments by Lightning, connected and found able to.
+pub(super) async fn lightning(selling: &Selling) -> Outcome<Option<Arc<dyn PaymentProcessor>>> {
+    let wallet = match &selling.wallet {
+        None => return Ok(None),
+        Some(LightningWallet::Nwc(wallet)) => wallet,
+        Some(LightningWallet::Lnbits(config)) => {
+            let processor = LnbitsProcessor::connect(config.clone()).await?;
+            return Ok(Some(Arc::new(processor)));
+        }
+    };
+    let settings = NwcSettings::new().network(wallet.network);
+    match LightningNwcProcessor::connect(wallet.connection.clone(), settings).await {
+        Ok(processor) => Ok(Some(Arc::new(processor))),
+        Err(error) => {
+            let text = format!("{}: {}", secrets::NWC_CONNECTION, with_causes(&error));
+            Err(match error.kind() {
+                ErrorKind::Config => Failure::usage(text),
+                _ => Failure::failed(text),
+            })
+        }
+    }
+}
+
+/// Where rates come from, if any are configured. Those of services are asked for from now on, and waited for a while: the
+/// first calls shall find them.
+pub(super) async fn rates(rates: &Rates) -> Outcome<Option<Arc<dyn RateSource>>> {
+    let mut sources: Vec<Arc<dyn RateSource>> = Vec::new();
+    if !rates.fixed.is_empty() {
+        sources.push(Arc::new(FixedRates::new(rates.fixed.clone())));
+    }
+    let begun = tokio::time::Instant::now();
+    let services: Vec<HttpRate> = rates
+        .sources
+        .iter()
+        .map(|source| HttpRate::start(source.clone()))
+        .collect::<Result<_, _>>()?;
+    for (service, source) in services.into_iter().zip(&rates.sources) {
+        let first = tokio::time::timeout_at(begun + RATE_PATIENCE, service.latest()).await;
+        if !matches!(first, Ok(Some(_))) {
+            tracing::error!(
+                unit = %source.unit(),
+                "there is no rate yet; what is priced in this unit cannot be sold until there is one"
+            );
+        }
+        sources.push(Arc::new(service));
+    }
+    Ok((!sources.is_empty()).then(|| Arc::new(sources) as Arc<dyn RateSource>))
 }
 
 /// The price list, with every mistake that can be seen without a server.
@@ -183,9 +268,14 @@ fn all_prices(selling: &Selling) -> Outcome<Vec<PricedCapability>> {
 
 /// The client's end of the relays, ready for requests.
 pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
+    link(&args.server, &args.link).await
+}
+
+/// The client's end of the relays that `args` name, for one server.
+pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClientTransport>> {
     let (server, named) =
-        parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
-    let relays = config::relays(&args.relays, &named)?;
+        parse_server(server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
+    let relays = relays_of(&server, args, &named).await?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
         .relays(relays)
@@ -196,12 +286,40 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
     Ok(transport)
 }
 
-/// A client that pays inside the budget, and tells `on_event` what it does.
-pub(super) fn paid_client(
-    transport: Arc<NostrClientTransport>,
+/// Where a server is reached (N-35): on the relays that were named, else on those of its nprofile, else on those that it
+/// lists on the discovery relays, else on these themselves.
+async fn relays_of(
+    server: &ServerPubkey,
+    args: &LinkArgs,
+    hinted: &[String],
+) -> Outcome<Vec<String>> {
+    let known = config::client_relays(&args.relays, hinted)?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let discovery = config::discovery_relays(&args.discovery_relays)?;
+    if discovery.is_empty() {
+        return Err(Failure::usage(
+            "relays: none is known for this server: --relay URL, TOLLKEEPER_RELAYS, an nprofile, or --discovery-relay URL to \
+             ask where it is found",
+        ));
+    }
+    let patience = RELAY_PATIENCE.min(Duration::from_secs(args.timeout));
+    let listed = find_relays(server, &discovery, patience).await?;
+    if listed.is_empty() {
+        tracing::warn!("the server lists no relays there; trying the discovery relays themselves");
+        return Ok(discovery);
+    }
+    tracing::info!(relays = listed.len(), "the server lists its relays");
+    Ok(listed)
+}
+
+/// How a client pays: inside the budget and the policy, by the books, and telling `on_event` what it does.
+pub(super) async fn client_payments(
     paying: &PayingArgs,
+    asker: Option<Arc<dyn AskBuyer>>,
     on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
-) -> Outcome<Arc<PaidClient>> {
+) -> Outcome<ClientPayments> {
     let mut builder = ClientPayments::builder()
         .budget(paying.budget.clone())
         .on_event(on_event);
@@ -211,13 +329,104 @@ pub(super) fn paid_client(
     if let Some(interaction) = paying.payment_interaction {
         builder = builder.interaction(interaction);
     }
-    if paying.allow_fake {
-        builder = builder.handler(FakeHandler::new());
+    if paying.pay {
+        builder = builder.pay_explicit_gating();
     }
     if let Some(licence) = licence(paying)? {
         builder = builder.licence(licence);
     }
-    Ok(with_client_payments(transport, builder.build()?))
+    if let Some(asker) = asker {
+        builder = builder.ask(asker);
+    }
+    match home::folder() {
+        Ok(home) => {
+            let soon = paying.budget.value() > 0;
+            let policy = buying::policy(&home, &paying.policy)?;
+            builder = by_the_books(builder, &home, soon)?.policy(policy);
+        }
+        // Nothing can be paid, so nothing has to be written down.
+        Err(_) if paying.budget.value() == 0 => {}
+        Err(error) => return Err(error.into()),
+    }
+    builder = with_wallets(builder, paying.allow_fake, &paying.wallet).await?;
+    Ok(builder.build()?)
+}
+
+/// The wallets that pay. What is named first is paid with first, if the server takes both: play money before money.
+async fn with_wallets(
+    mut builder: ClientPaymentsBuilder,
+    fake: bool,
+    wallet: &WalletArgs,
+) -> Outcome<ClientPaymentsBuilder> {
+    if fake {
+        builder = with_fake_wallet(builder)?;
+    }
+    Ok(match config::paying_wallet(wallet)? {
+        None => builder,
+        Some(LightningWallet::Nwc(wallet)) => {
+            let settings = NwcSettings::new().network(wallet.network);
+            builder.handler(LightningNwcHandler::new(wallet.connection, settings)?)
+        }
+        Some(LightningWallet::Lnbits(config)) => {
+            let handler = LnbitsHandler::new(&config)?;
+            handler.check().await?;
+            builder.handler(handler)
+        }
+    })
+}
+
+/// The books and the receipts in `home`. Books that are needed `soon` are opened while other things are prepared.
+fn by_the_books(
+    builder: ClientPaymentsBuilder,
+    home: &Path,
+    soon: bool,
+) -> Outcome<ClientPaymentsBuilder> {
+    // A folder that cannot be made is complained about by the books, when something is to be paid.
+    let _ = home::make_folder(home);
+    Ok(builder
+        .ledger(books(home, soon)?)
+        .receipts(ReceiptFolder::new(home.join(RECEIPTS))))
+}
+
+/// The books of what was bought, in `home`.
+pub(super) fn buyer_ledger(home: &Path) -> Outcome<Arc<dyn BuyerLedger>> {
+    books(home, false)
+}
+
+fn books(home: &Path, soon: bool) -> Outcome<Arc<dyn BuyerLedger>> {
+    let file = home.join(BOOKS);
+    let ledger: Arc<dyn BuyerLedger> = match soon {
+        true => Arc::new(SqliteBuyerLedger::open_soon(file)?),
+        false => Arc::new(SqliteBuyerLedger::new(file)?),
+    };
+    #[cfg(feature = "testing")]
+    let ledger = crash_points::buyer_ledger(ledger)?;
+    Ok(ledger)
+}
+
+/// Wallets to be asked about former payments, with the books of `home`: nothing can be paid with it.
+pub(super) async fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
+    let builder = by_the_books(ClientPayments::builder(), home, false)?;
+    let builder = with_wallets(builder, wallets.allow_fake, &wallets.wallet).await?;
+    Ok(builder.build()?)
+}
+
+fn with_fake_wallet(builder: ClientPaymentsBuilder) -> Outcome<ClientPaymentsBuilder> {
+    #[cfg(feature = "testing")]
+    if let Some(purse) = crash_points::Purse::from_environment()? {
+        return Ok(builder.handler(purse));
+    }
+    Ok(builder.handler(FakeHandler::new()))
+}
+
+/// The client's end of the relays, as the payer uses it.
+pub(super) fn behind_the_payer(
+    transport: Arc<NostrClientTransport>,
+) -> Outcome<Arc<dyn ClientTransport>> {
+    let transport: Arc<dyn ClientTransport> = transport;
+    #[cfg(feature = "testing")]
+    let transport = crash_points::client_transport(transport)?;
+    Ok(transport)
 }
 
 /// The licence to show: from the file that was named, else from the environment.
@@ -248,7 +457,7 @@ pub(super) fn first_request_id() -> i64 {
     i64::from(u32::try_from(random >> 32).unwrap_or_default())
 }
 
-fn client_keys(args: &ServerArgs) -> Outcome<NostrKeys> {
+fn client_keys(args: &LinkArgs) -> Outcome<NostrKeys> {
     if let Some(keys) = keys_from_environment()? {
         return Ok(keys);
     }

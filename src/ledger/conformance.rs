@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use licence_books::run as licence_books;
 
 use super::{
-    Applied, Caller, EntryFilter, EntryState, Ledger, NewEntry, OpenLimits, Opened, Retention,
-    Transition,
+    Applied, Caller, EntryFilter, EntryState, Ledger, LetIn, NewEntry, OpenLimits, Opened,
+    Retention, Transition,
 };
 use crate::payment::{
     Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, Pmi,
@@ -58,9 +58,11 @@ where
     no_offer_is_opened_for_what_is_paid(make().await).await;
     one_request_claims_one_authorization(make().await).await;
     standing_finds_the_event_and_the_call(make().await).await;
+    no_authorization_hides_behind_what_was_never_paid(make().await).await;
     lists_come_in_pages_oldest_first(make().await).await;
     one_payment_request_belongs_to_one_entry(make().await).await;
     an_answered_event_is_remembered(make().await).await;
+    an_event_that_was_let_in_is_remembered(make().await).await;
     pruning_forgets_nothing_that_stands_for_money(make().await).await;
     free_calls::run(&make).await;
     accounts::run(make).await;
@@ -495,6 +497,28 @@ async fn one_request_claims_one_authorization<L: Ledger>(ledger: Arc<L>) {
     assert!(claim(4).await.is_some());
 }
 
+async fn no_authorization_hides_behind_what_was_never_paid<L: Ledger>(ledger: Arc<L>) {
+    let limits = OpenLimits::new(100, 100);
+    let paid = 30;
+    for n in 1..=60 {
+        let opened = ledger.open(transparent(n), limits).await.unwrap();
+        assert!(matches!(opened, Opened::New(_)));
+    }
+    let gone = Transition::Detach {
+        reason: "gone".into(),
+    };
+    moved(&*ledger, event(paid), vec![issue(), gone, settle()]).await;
+    let caller = Caller::new(client(1), event(99), identity(1));
+    let standing = ledger.standing(&caller).await.unwrap();
+    let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
+    let newest = (0..).map(|n| event(60 - n));
+    let expected: Vec<_> = std::iter::once(event(paid))
+        .chain(newest)
+        .take(super::STANDING_AT_MOST)
+        .collect();
+    assert_eq!(ids, expected);
+}
+
 async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {
     let caller = Caller::new(client(1), event(1), identity(1));
     assert_eq!(
@@ -514,7 +538,11 @@ async fn standing_finds_the_event_and_the_call<L: Ledger>(ledger: Arc<L>) {
     let standing = ledger.standing(&caller).await.unwrap();
     assert_eq!(standing.of_event.unwrap().id, event(1));
     let ids: Vec<_> = standing.of_identity.iter().map(|entry| entry.id).collect();
-    assert_eq!(ids, [event(1), event(2)]);
+    assert_eq!(
+        ids,
+        [event(2), event(1)],
+        "what was never paid: newest first"
+    );
 
     moved(
         &*ledger,
@@ -577,6 +605,35 @@ async fn one_payment_request_belongs_to_one_entry<L: Ledger>(ledger: Arc<L>) {
         EntryState::Quoted
     );
     moved(&*ledger, second, vec![issue_as("another")]).await;
+}
+
+async fn an_event_that_was_let_in_is_remembered<L: Ledger>(ledger: Arc<L>) {
+    let noted = |n: u8| LetIn {
+        event: event(n),
+        at: Timestamp::from_secs(u64::from(n)),
+    };
+    ledger
+        .note_let_in((1..=9).map(noted).collect())
+        .await
+        .unwrap();
+    // Noted twice, by two processes or around a restart, is noted.
+    ledger.note_let_in(vec![noted(9)]).await.unwrap();
+    ledger.note_let_in(Vec::new()).await.unwrap();
+    let since = |at: u64| {
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.let_in_since(Timestamp::from_secs(at)).await.unwrap() }
+    };
+    let mut recent = since(5).await;
+    recent.dedup();
+    assert_eq!(recent, (5..=9).map(noted).collect::<Vec<_>>());
+    let (old, now) = (Timestamp::from_secs(1), Timestamp::from_secs(9_000));
+    let retention = Retention::new(old, old, Timestamp::from_secs(4));
+    assert_eq!(ledger.prune(retention).await.unwrap(), 3);
+    let mut left = since(0).await;
+    left.dedup();
+    assert_eq!(left, (4..=9).map(noted).collect::<Vec<_>>());
+    while ledger.prune(Retention::new(old, old, now)).await.unwrap() > 0 {}
+    assert_eq!(since(0).await, []);
 }
 
 async fn an_answered_event_is_remembered<L: Ledger>(ledger: Arc<L>) {
@@ -643,5 +700,16 @@ async fn pruning_forgets_nothing_that_stands_for_money<L: Ledger>(ledger: Arc<L>
         let entry = ledger.get(&kept).await.unwrap().unwrap();
         assert_eq!(entry.state, state);
         assert_eq!(entry.response, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MemoryLedger;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_ledger_in_memory_conforms() {
+        run(|| async { Arc::new(MemoryLedger::new()) }).await;
     }
 }

@@ -11,6 +11,12 @@ mod licence_books;
 mod transition;
 
 mod memory;
+/// The locks of what is shared; [`interleavings`] puts others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod interleavings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -29,6 +35,8 @@ pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::file;
 pub use transition::{Move, Transition, TransitionKind};
 
 use crate::error::Result;
@@ -91,8 +99,24 @@ pub trait Ledger: FreeCalls + Accounts + Debug + Send + Sync {
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
     async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool>;
 
+    /// Notes events that were let in without an entry because they cost nothing, so that a replay is known after a restart.
+    /// Nothing waits for it: it is called for many at a time, and after the fact.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be written; then none was.
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()>;
+
+    /// The latest [`LET_IN_AT_MOST`] events that were let in without an entry, since `since`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if they could not be read.
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>>;
+
     /// Forgets what stands for no money and is older than `retention` allows: entries that ended unpaid, the stored responses of
-    /// those that were delivered, and events that were answered without an entry. A delivered entry itself stays: it is the audit log. Returns how many
+    /// those that were delivered, events that were answered or let in without an entry, and of the latter all but the latest
+    /// [`LET_IN_AT_MOST`]. A delivered entry itself stays: it is the audit log. Returns how many
     /// rows were changed; a call does a bounded amount of work, so call again until that is 0.
     ///
     /// # Errors
@@ -214,13 +238,26 @@ pub struct Standing {
     pub of_event: Option<Entry>,
     /// Whether the event was [answered without an entry](Ledger::note_answered), or let through without paying.
     pub answered: bool,
-    /// Entries of the same call by the same client, not delivered and not abandoned, oldest first; at most
-    /// [`STANDING_AT_MOST`].
+    /// Entries of the same call by the same client, not delivered and not abandoned: authorizations first, oldest first, so
+    /// that none hides behind what was never paid; then the others, newest first. At most [`STANDING_AT_MOST`].
     pub of_identity: Vec<Entry>,
 }
 
 /// How long an event that was answered without an entry is remembered: longer than an event is let in, by either clock.
 pub const ANSWERED_FOR: Duration = Duration::from_secs(25 * 60);
+
+/// How many events that were let in without an entry are remembered.
+pub const LET_IN_AT_MOST: usize = 200_000;
+
+/// An event that was let in without an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what, and when")]
+pub struct LetIn {
+    /// The event.
+    pub event: RequestEventId,
+    /// When.
+    pub at: Timestamp,
+}
 
 /// What [`Ledger::prune`] may forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +267,7 @@ pub struct Retention {
     pub unpaid_before: Timestamp,
     /// Stored responses of entries that were quoted before this.
     pub responses_before: Timestamp,
-    /// Events that were answered without an entry before this.
+    /// Events that were answered or let in without an entry before this.
     pub answered_before: Timestamp,
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use super::{CapabilityPattern, PriceRange};
 use crate::error::{Error, Result};
 
@@ -89,20 +91,48 @@ impl FromStr for Capability {
     }
 }
 
-/// What becomes of the payment when an execution fails.
+/// What becomes of the payment when the handler is lost while it works: its process died, its time was up.
 ///
-/// A failure that is ours (the handler was lost, nothing could be delivered) restores by default. What the handler itself
-/// answered, an error included, is a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// What the handler itself answered, an error included, is a delivery under either. What fails without it, a call that it
+/// could not take, a result that cannot be carried, a process of ours that ended, gives the right back under either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnFailure {
     /// The client gets the right to one execution back.
     #[default]
     Restore,
-    /// The payment is used up.
+    /// The payment is used up: for what must not run twice for one payment.
     Keep,
     /// What was paid goes onto the client's account: only where clients may pay ahead.
     Credit,
+}
+
+impl OnFailure {
+    /// The word in the price list.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restore => "restore",
+            Self::Keep => "keep",
+            Self::Credit => "credit",
+        }
+    }
+}
+
+impl FromStr for OnFailure {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "restore" => Ok(Self::Restore),
+            "keep" => Ok(Self::Keep),
+            "credit" => Ok(Self::Credit),
+            _ => Err(Error::config(format!(
+                "on_failure {word:?} must be restore, keep or credit"
+            ))),
+        }
+    }
 }
 
 /// A capability with its price: an entry of the price list.
@@ -115,7 +145,7 @@ pub struct PricedCapability {
     pub price: PriceRange,
     /// What the buyer reads on the payment request.
     pub description: Option<String>,
-    /// What becomes of the payment when an execution fails.
+    /// What becomes of the payment when the handler is lost.
     pub on_failure: OnFailure,
     /// Whether entitlements are asked. Not for what is as good as money: a licence that covers every tool must not buy
     /// another licence.
@@ -158,19 +188,34 @@ impl PricedCapability {
         self.waivable = false;
         self
     }
+
+    /// Says what becomes of the payment when the handler is lost.
+    #[must_use]
+    pub const fn with_on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.on_failure = on_failure;
+        self
+    }
 }
 
-/// Reads `tool:search=10 sat`, the form of `--price`.
+/// What may follow the price.
+const ON_FAILURE: &str = ", on_failure=";
+
+/// Reads `tool:search=10 sat` or `tool:search=10 sat, on_failure=keep`, the form of `--price`.
 impl FromStr for PricedCapability {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (capability, price) = text.rsplit_once('=').ok_or_else(|| {
+        let (entry, on_failure) = match text.rsplit_once(ON_FAILURE) {
+            Some((entry, word)) => (entry, word.trim().parse()?),
+            None => (text, OnFailure::default()),
+        };
+        let (capability, price) = entry.rsplit_once('=').ok_or_else(|| {
             Error::config(format!(
                 "price {text:?} must be CAPABILITY=PRICE, such as 'tool:search=10 sat'"
             ))
         })?;
-        Ok(Self::new(capability.trim().parse()?, price.parse()?))
+        let priced = Self::new(capability.trim().parse()?, price.parse()?);
+        Ok(priced.with_on_failure(on_failure))
     }
 }
 
@@ -203,5 +248,23 @@ mod tests {
         let entry: PricedCapability = "resource:q://a?b=c=10-20 sat".parse().unwrap();
         assert_eq!(entry.capability.to_string(), "resource:q://a?b=c");
         assert_eq!(entry.price.to_string(), "10 sats to 20 sats");
+        assert_eq!(entry.on_failure, OnFailure::Restore);
+    }
+
+    #[test]
+    fn a_price_entry_may_say_what_a_failure_costs() {
+        for (text, on_failure) in [
+            ("tool:a=10 sat, on_failure=keep", OnFailure::Keep),
+            ("tool:a=10-20 sat, on_failure=restore", OnFailure::Restore),
+        ] {
+            let entry: PricedCapability = text.parse().unwrap();
+            assert_eq!(entry.on_failure, on_failure, "{text}");
+        }
+        let wrong = "tool:a=10 sat, on_failure=refund".parse::<PricedCapability>();
+        let error = wrong.unwrap_err().to_string();
+        assert!(
+            error.contains("refund") && error.contains("restore, keep or credit"),
+            "{error}"
+        );
     }
 }

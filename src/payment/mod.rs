@@ -10,6 +10,7 @@ mod peer;
 // How much, of what.
 mod amount;
 mod pmi;
+mod rate;
 mod unit;
 
 // What is sold.
@@ -45,7 +46,8 @@ pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
 pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};
 pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
+pub use rate::{FixedRates, Margin, Rate, RateSource};
 pub use request::{PayReq, PaymentOrder, PaymentRequest};
-pub use resource_uri::spellings;
+pub use resource_uri::{has_unclear_host, spellings};
 pub use settlement::{Settlement, SettlementNotice, SettlementStatus};
 pub use unit::Unit;

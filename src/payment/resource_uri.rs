@@ -37,6 +37,38 @@ pub fn spellings(uri: &str) -> Vec<String> {
     forms
 }
 
+/// Whether `uri` is a web address whose host can be written in ways that [`spellings`] does not know: in other alphabets, in
+/// their ASCII form, or as a number. Which host is meant is then for the handler's library to say.
+#[must_use]
+pub fn has_unclear_host(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once(':') else {
+        return false;
+    };
+    let scheme = scheme.to_lowercase();
+    if !is_web(&scheme) {
+        return false;
+    }
+    let rest = rest.trim_start_matches('/');
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest[..end].to_lowercase();
+    let host = bare_host(&scheme, &authority);
+    let host = host.split_once(':').map_or(host, |(host, _port)| host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_number =
+        last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
+    let is_plain_address = host.parse::<std::net::Ipv4Addr>().is_ok();
+    !host.is_ascii()
+        || host.contains("xn--")
+        || host.contains('%')
+        || host.starts_with('[')
+        || is_number && !is_plain_address
+}
+
+/// The schemes whose addresses the URL standard gives a host.
+fn is_web(scheme: &str) -> bool {
+    matches!(scheme, "http" | "https" | "ws" | "wss" | "ftp")
+}
+
 /// Drops what URL parsers and `trim` of some languages drop (white space around, tabs, line breaks and the invisible
 /// inside) and turns `\` into `/`.
 fn clean(uri: &str) -> String {
@@ -59,7 +91,7 @@ fn fold_scheme_and_host(uri: &str) -> String {
         return uri.to_owned();
     };
     let scheme = scheme.to_lowercase();
-    let web = matches!(scheme.as_str(), "http" | "https" | "ws" | "wss" | "ftp");
+    let web = is_web(&scheme);
     let behind_slashes = match rest.strip_prefix("//") {
         // The URL standard takes any number of slashes there, and none.
         _ if web => Some(rest.trim_start_matches('/')),
@@ -222,6 +254,37 @@ mod tests {
         );
         assert_eq!(spellings("https://example.com:8443/x").len(), 1);
         assert_eq!(spellings("mail://bob@example.com/x").len(), 1);
+    }
+
+    #[test]
+    fn a_host_that_has_other_names_is_told_from_one_that_has_none() {
+        for clear in [
+            "https://example.com/x",
+            "https://EXAMPLE.com:8443/ü?é",
+            "http://127.0.0.1/x",
+            "http://10.0.0.1:80/",
+            "x://ü/y",
+            "file:///ü",
+            "https://a1.b2/",
+            "mailto:ü@example.com",
+            "",
+        ] {
+            assert!(!has_unclear_host(clear), "{clear}");
+        }
+        for unclear in [
+            "https://exämple.com/x",
+            "HTTPS:ｅxample.com/x",
+            "https://xn--exmple-cua.com/x",
+            "http://2130706433/x",
+            "http://127.1/x",
+            "http://0x7f.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/x",
+            "https://ex%41mple.com/",
+            "https://example。com/x",
+        ] {
+            assert!(has_unclear_host(unclear), "{unclear}");
+        }
     }
 
     #[test]

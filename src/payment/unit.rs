@@ -37,8 +37,13 @@ impl Unit {
         &self.0
     }
 
-    /// The word as a person writes it, with the number of decimals that it may have: `sat` has none, `usd` has two.
-    pub(super) fn from_word(word: &str) -> Result<(Self, u32)> {
+    /// The unit that a person means by `word`, with the number of decimals that an amount may have: `sat` has none, `usd`
+    /// has two and counts cents. Any other word is a label that counts whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what is no label.
+    pub fn from_word(word: &str) -> Result<(Self, u32)> {
         let lower = word.to_ascii_lowercase();
         if matches!(lower.as_str(), "sat" | "sats" | "satoshi" | "satoshis") {
             return Ok((Self::SATS, 0));

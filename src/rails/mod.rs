@@ -3,3 +3,10 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "lightning")]
+pub mod lightning;
+#[cfg(feature = "rates")]
+pub mod rates;
+
+#[cfg(any(feature = "lnbits", feature = "rates"))]
+mod http;

@@ -3,18 +3,20 @@
 //! A task owns the connection. Its [`Reader`] hands events on, its writer sends what the [`Outbox`] holds.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use nostr::{ClientMessage, EventBuilder, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
+use nostr::{ClientMessage, EventBuilder, Filter, JsonUtil, RelayUrl, SubscriptionId, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::meanwhile::Meanwhile;
 use super::outbox::{Outbox, Post};
 use super::reader::{Delivery, Note, Phase, Reader};
 use super::socket::{self, Socket};
@@ -24,7 +26,12 @@ use crate::error::{Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// The pause before a relay is tried again: first, and at most. A relay that was gone is back within the minute for which
+/// a message is kept.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(15);
+/// A connection that lasted so long was a good one: the next pause is the first again.
+const GOOD: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUBSCRIBE_FIRST: Duration = Duration::from_secs(1);
@@ -33,7 +40,7 @@ const RESUBSCRIBE_MOST: Duration = Duration::from_secs(60);
 const BATCH: usize = 64;
 /// Challenges answered on one connection, at most: each costs a signature.
 const AUTHS: u32 = 4;
-const SUBSCRIPTION: &str = "tollkeeper";
+pub(super) const SUBSCRIPTION: &str = "tollkeeper";
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +56,8 @@ pub(super) struct LinkConfig {
     pub(super) index: usize,
     pub(super) url: RelayUrl,
     pub(super) subscription: Subscription,
+    /// What is wanted for a while, beside it.
+    pub(super) meanwhile: watch::Receiver<Option<Filter>>,
     pub(super) deliveries: mpsc::Sender<Delivery>,
     pub(super) room: Arc<Semaphore>,
     /// No more events are wanted; sending goes on.
@@ -98,7 +107,9 @@ struct Link {
 impl Link {
     async fn run(mut self) {
         let stop = self.config.stop.clone();
+        let mut pause = RETRY;
         while let Some(socket) = stop.run_until_cancelled(self.connect()).await {
+            let since = Instant::now();
             self.state.send_replace(LinkState::Connected);
             tracing::info!(relay = shown(&self.config.url), "connected");
             let (mut sink, mut stream) = socket.split();
@@ -130,13 +141,18 @@ impl Link {
                 .map(|error| error.to_string())
                 .unwrap_or_default();
             tracing::info!(relay = shown(&self.config.url), cause, "disconnected");
+            // A relay that takes connections and ends them is not asked for them every second.
+            if since.elapsed() >= GOOD {
+                pause = RETRY;
+            }
             if stop
-                .run_until_cancelled(self.collect_during(sleep(RETRY)))
+                .run_until_cancelled(self.collect_during(sleep(spread(pause))))
                 .await
                 .is_none()
             {
                 return;
             }
+            pause = (pause * 2).min(RETRY_MOST);
         }
     }
 
@@ -147,9 +163,7 @@ impl Link {
         mut stream: SplitStream<Socket>,
     ) -> Result<()> {
         let now = Instant::now();
-        while let Ok(post) = self.posts.try_recv() {
-            self.outbox.add(post, now);
-        }
+        self.collect(now);
         while let Some(frame) = self.outbox.next(now) {
             within(sink.feed(Frame::Text(frame))).await?;
         }
@@ -160,6 +174,7 @@ impl Link {
 
     async fn connect(&mut self) -> Socket {
         let mut said = false;
+        let mut pause = RETRY;
         loop {
             let url = self.config.url.clone();
             let attempt = timeout(CONNECT_TIMEOUT, socket::connect(&url));
@@ -169,13 +184,22 @@ impl Link {
                     said = true;
                     tracing::warn!(
                         relay = shown(&url),
-                        "cannot connect; trying again every second"
+                        most_secs = RETRY_MOST.as_secs(),
+                        "cannot connect; trying again, less and less often"
                     );
                 }
                 _ => {}
             }
             self.outbox.expire(Instant::now());
-            self.collect_during(sleep(RETRY)).await;
+            self.collect_during(sleep(spread(pause))).await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// Takes in what is to be sent.
+    fn collect(&mut self, now: Instant) {
+        while let Ok(post) = self.posts.try_recv() {
+            self.outbox.add(post, now);
         }
     }
 
@@ -200,13 +224,20 @@ impl Link {
         }
         self.connected_before = true;
         let mut ping = tokio::time::interval(PING);
-        let mut subscribe_at = (!self.config.deaf.is_cancelled()).then(Instant::now);
+        // Who asks for nothing only sends.
+        let listens = !self.config.subscription.interests.is_empty();
+        let mut subscribe_at = (listens && !self.config.deaf.is_cancelled()).then(Instant::now);
         let mut pause = RESUBSCRIBE_FIRST;
         let mut auths = 0;
         let deaf = self.config.deaf.clone();
         let mut told_deaf = deaf.is_cancelled();
+        let mut meanwhile = Meanwhile::new(&self.config.meanwhile);
         loop {
             let now = Instant::now();
+            // Before anything is published: an answer must not be faster than the question for it.
+            if let Some(frame) = meanwhile.news() {
+                put(sink, Frame::text(frame)).await?;
+            }
             if subscribe_at.is_some_and(|at| at <= now) {
                 subscribe_at = None;
                 put(sink, Frame::text(self.subscription())).await?;
@@ -230,9 +261,7 @@ impl Link {
             tokio::select! {
                 Some(post) = self.posts.recv() => {
                     self.outbox.add(post, now);
-                    while let Ok(post) = self.posts.try_recv() {
-                        self.outbox.add(post, now);
-                    }
+                    self.collect(now);
                 }
                 Some(note) = notes.recv() => match note {
                     Note::Ok { id, accepted, reason } => self.outbox.answered(&id, accepted, reason, Instant::now()),
@@ -257,6 +286,7 @@ impl Link {
                     }
                     Note::Auth(_) => {}
                 },
+                () = meanwhile.changed() => {}
                 _ = ping.tick() => {
                     self.outbox.expire(Instant::now());
                     put(sink, Frame::Ping(Vec::new().into())).await?;
@@ -292,6 +322,12 @@ impl Link {
     }
 }
 
+/// A pause that is not the same for everybody whom a relay lost at once: a quarter more or less.
+fn spread(pause: Duration) -> Duration {
+    let random = u32::try_from(RandomState::new().hash_one(()) % 512).unwrap_or_default();
+    pause * (768 + random) / 1024
+}
+
 async fn put(sink: &mut SplitSink<Socket, Frame>, frame: Frame) -> Result<()> {
     within(sink.send(frame)).await
 }
@@ -320,6 +356,14 @@ pub(crate) fn shown(url: &RelayUrl) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_differ_by_a_quarter_at_most() {
+        for _ in 0..100 {
+            let pause = spread(Duration::from_secs(8));
+            assert!((6000..=10_000).contains(&pause.as_millis()), "{pause:?}");
+        }
+    }
 
     #[test]
     fn an_address_is_shown_without_what_may_be_secret() {

@@ -10,6 +10,7 @@
 //! to the log, waits for the slowest relay, and notices a dead link after a minute.
 
 mod link;
+mod meanwhile;
 mod outbox;
 mod publish;
 mod reader;
@@ -51,10 +52,6 @@ pub(crate) enum Interest {
     /// What is published from now on, and what may have been missed within the tolerated difference of clocks.
     Recent(Filter),
     /// That, and whatever the relay has kept.
-    #[cfg_attr(
-        not(feature = "lightning"),
-        expect(dead_code, reason = "only wallets keep something")
-    )]
     Kept(Filter),
 }
 

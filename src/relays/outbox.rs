@@ -49,6 +49,8 @@ pub(super) struct Post {
     pub(super) since: Instant,
     /// Relays do not keep it for those who come later.
     pub(super) ephemeral: bool,
+    /// Once written it is not written again: whoever it is for might act on it again.
+    pub(super) once: bool,
     pub(super) report: mpsc::Sender<Outcome>,
 }
 
@@ -66,6 +68,7 @@ impl Post {
             frame: self.frame.clone(),
             since: self.since,
             ephemeral: self.ephemeral,
+            once: self.once,
             report,
         }
     }
@@ -104,6 +107,7 @@ impl Outbox {
         }
         self.bytes += post.frame.len();
         if post.ephemeral
+            && !post.once
             && self
                 .reconnected
                 .is_some_and(|at| now.duration_since(at) < RETURNING)
@@ -202,12 +206,17 @@ impl Outbox {
     pub(super) fn rewind(&mut self, now: Instant) {
         self.expire(now);
         while let Some(entry) = self.written.pop_back() {
-            self.waiting.push_front(entry);
+            if entry.post.once {
+                self.bytes -= entry.post.frame.len();
+                entry.post.tell(Outcome::Dropped);
+            } else {
+                self.waiting.push_front(entry);
+            }
         }
         let ephemeral: Vec<Post> = self
             .waiting
             .iter()
-            .filter(|entry| entry.post.ephemeral)
+            .filter(|entry| entry.post.ephemeral && !entry.post.once)
             .map(|entry| entry.post.echo())
             .collect();
         for post in ephemeral {
@@ -250,6 +259,7 @@ mod tests {
                 frame: "frame".into(),
                 since,
                 ephemeral: n >= 100,
+                once: n == 200,
                 report,
             },
             outcomes,
@@ -328,6 +338,26 @@ mod tests {
         }
         assert_eq!(outcomes.try_recv(), Ok(Outcome::Accepted));
         assert!(outcomes.try_recv().is_err(), "whoever waits is told once");
+        assert_eq!(outbox.bytes, 0);
+    }
+
+    #[test]
+    fn what_may_be_said_once_only_is_not_said_again() {
+        let now = Instant::now();
+        let mut outbox = Outbox::default();
+        let (sent, mut outcomes) = post(200, now);
+        outbox.rewind(now);
+        outbox.add(sent, now);
+        assert!(
+            outbox.next(now).is_some(),
+            "it waited for a connection, and was not written yet"
+        );
+        outbox.flushed(1);
+        outbox.rewind(now);
+        for at in [now, now + SAY_AGAIN[0], now + SAY_AGAIN[1]] {
+            assert!(outbox.next(at).is_none());
+        }
+        assert_eq!(outcomes.try_recv(), Ok(Outcome::Written));
         assert_eq!(outbox.bytes, 0);
     }
 

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::sync::CancellationToken;
 
 use super::MAX_FRAME;
+use super::link::SUBSCRIPTION;
 use super::socket::Socket;
 use crate::error::{Error, Result};
 
@@ -109,11 +110,14 @@ impl Reader {
                 accepted: status,
                 reason: prefix(&message),
             },
-            RelayMessage::EndOfStoredEvents(_) => {
+            // Only the lasting subscription says how far the link is.
+            RelayMessage::EndOfStoredEvents(id) if id.as_str() == SUBSCRIPTION => {
                 self.phase = Phase::Live;
                 Note::Eose
             }
-            RelayMessage::Closed { .. } => {
+            RelayMessage::Closed {
+                subscription_id, ..
+            } if subscription_id.as_str() == SUBSCRIPTION => {
                 self.phase = Phase::Replay;
                 Note::Closed
             }

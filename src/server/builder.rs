@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{GateSettings, PriceList};
+use crate::gate::{GateSettings, PriceList, can_charge};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
-    PricedCapability, ResolvePrice, StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
+    PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -19,6 +19,7 @@ pub struct ServerPayments {
     pub(super) check: Option<Arc<dyn CheckCall>>,
     pub(super) entitlements: Vec<Arc<dyn Entitlement>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
+    pub(super) rates: Option<Arc<dyn RateSource>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: GateSettings,
@@ -33,6 +34,9 @@ impl ServerPayments {
     /// | [`resolve_price`](ServerPaymentsBuilder::resolve_price) | the listed price, the minimum of a range |
     /// | [`interaction`](ServerPaymentsBuilder::interaction) | transparent, explicit gating for those who ask |
     /// | [`payment_ttl`](ServerPaymentsBuilder::payment_ttl) | 600 s |
+    /// | [`rates`](ServerPaymentsBuilder::rates) | none: prices must be in a unit that a way of being paid charges |
+    /// | [`rate_max_age`](ServerPaymentsBuilder::rate_max_age) | 10 minutes |
+    /// | [`rate_margin`](ServerPaymentsBuilder::rate_margin) | none |
     /// | [`limits`](ServerPaymentsBuilder::limits) | 20 open offers per client, 10,000 in all |
     pub fn builder() -> ServerPaymentsBuilder {
         ServerPaymentsBuilder {
@@ -41,6 +45,7 @@ impl ServerPayments {
             check: None,
             entitlements: Vec::new(),
             processors: Vec::new(),
+            rates: None,
             ledger: None,
             clock: Arc::new(SystemClock),
             settings: GateSettings::default(),
@@ -66,6 +71,7 @@ pub struct ServerPaymentsBuilder {
     check: Option<Arc<dyn CheckCall>>,
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
+    rates: Option<Arc<dyn RateSource>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -93,6 +99,26 @@ impl ServerPaymentsBuilder {
     /// Adds a way of being paid that is shared or boxed already.
     pub fn shared_processor(mut self, processor: Arc<dyn PaymentProcessor>) -> Self {
         self.processors.push(processor);
+        self
+    }
+
+    /// Charges prices that are in other money at these rates, by methods that are paid in sats.
+    ///
+    /// Rounded up to the sat. A rate that is older than [`rate_max_age`](Self::rate_max_age) quotes nothing.
+    pub fn rates(mut self, rates: Arc<dyn RateSource>) -> Self {
+        self.rates = Some(rates);
+        self
+    }
+
+    /// How old a rate may be. Those set by hand do not age.
+    pub fn rate_max_age(mut self, most: Duration) -> Self {
+        self.settings.rate_max_age = most;
+        self
+    }
+
+    /// What is added to a converted price, for the time between the quote and the exchange.
+    pub fn rate_margin(mut self, margin: Margin) -> Self {
+        self.settings.rate_margin = margin;
         self
     }
 
@@ -213,10 +239,11 @@ impl ServerPaymentsBuilder {
             if !self
                 .processors
                 .iter()
-                .any(|processor| processor.accepts(unit))
+                .any(|processor| can_charge(&**processor, self.rates.as_deref(), unit))
             {
                 return Err(Error::config(format!(
-                    "{} is priced in {unit}, which no configured way of being paid can charge",
+                    "{} is priced in {unit}, which no configured way of being paid can charge, and for which there is no \
+                     rate to sats",
                     entry.capability
                 )));
             }
@@ -234,6 +261,7 @@ impl ServerPaymentsBuilder {
             check: self.check,
             entitlements: self.entitlements,
             processors: self.processors,
+            rates: self.rates,
             ledger,
             clock: self.clock,
             settings: self.settings,

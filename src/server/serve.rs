@@ -59,6 +59,7 @@ pub async fn with_server_payments(
         check: payments.check,
         entitlements: payments.entitlements,
         processors: payments.processors,
+        rates: payments.rates,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),
         clock: payments.clock,

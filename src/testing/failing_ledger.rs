@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, Movement, NewEntry, OpenLimits,
-    Opened, Retention, Standing, Transition,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, LetIn, Movement, NewEntry,
+    OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 
@@ -153,6 +153,21 @@ impl Ledger for FailingLedger {
 
     async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
         self.write(self.inner.note_answered(event, at)).await
+    }
+
+    /// Not counted among the writes: it happens beside what a test does.
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
+        self.reachable()?;
+        match self.faults().always {
+            LedgerFault::None => {}
+            _ => return Err(Error::ledger("scripted: not written")),
+        }
+        self.inner.note_let_in(events).await
+    }
+
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
+        self.reachable()?;
+        self.inner.let_in_since(since).await
     }
 
     async fn prune(&self, retention: Retention) -> Result<usize> {

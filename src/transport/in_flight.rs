@@ -226,6 +226,28 @@ mod tests {
         );
     }
 
+    /// CEP-41: a handler may stream in its progress.
+    #[test]
+    fn what_else_progress_says_passes_unharmed() {
+        let mut open = InFlight::new(10);
+        let request = open.open(call(1, "t".into()), reply_to(1)).unwrap();
+        let RequestId::Number(label) = request.id else {
+            unreachable!()
+        };
+        let frame = serde_json::json!({"type": "open-stream", "frameType": "chunk", "data": "x", "chunkIndex": 0});
+        let params =
+            serde_json::json!({"progressToken": label, "progress": 1, "cvm": frame, "new": [1]});
+        let progress = Notification::new(method::PROGRESS, &params).unwrap();
+        let Message::Notification(passed) = open.progress(&progress).unwrap().message else {
+            unreachable!()
+        };
+        let passed: Value = serde_json::from_str(passed.params.unwrap().get()).unwrap();
+        assert_eq!(
+            passed,
+            serde_json::json!({"progressToken": "t", "progress": 1, "cvm": frame, "new": [1]})
+        );
+    }
+
     #[test]
     fn only_the_owner_can_cancel() {
         let mut open = InFlight::new(10);

@@ -14,6 +14,8 @@ pub const RESOURCES_SUBSCRIBE: &str = "resources/subscribe";
 pub const COMPLETION_COMPLETE: &str = "completion/complete";
 /// Opens a session.
 pub const INITIALIZE: &str = "initialize";
+/// Asks whether the other side is there.
+pub const PING: &str = "ping";
 /// Says that a session is open.
 pub const INITIALIZED: &str = "notifications/initialized";
 /// Lists tools.
@@ -49,6 +51,20 @@ pub fn capability_name<'a>(method: &str, params: &'a Value) -> Option<&'a str> {
                 .as_str()
         }
         _ => params.get("name")?.as_str(),
+    }
+}
+
+/// What a request calls, in CEP-8's notation: `tool:NAME`, `prompt:NAME`, `resource:URI`; `method:METHOD` or
+/// `method:METHOD NAME` for the rest.
+#[must_use]
+pub fn notation(method: &str, params: Option<&Value>) -> String {
+    let name = params.and_then(|params| capability_name(method, params));
+    match (method, name) {
+        (TOOLS_CALL, Some(name)) => format!("tool:{name}"),
+        (PROMPTS_GET, Some(name)) => format!("prompt:{name}"),
+        (RESOURCES_READ, Some(name)) => format!("resource:{name}"),
+        (_, Some(name)) => format!("method:{method} {name}"),
+        (_, None) => format!("method:{method}"),
     }
 }
 

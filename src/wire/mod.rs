@@ -4,7 +4,9 @@
 mod error_object;
 mod jsonrpc;
 mod meta;
+mod oversized;
 mod presented;
+mod progress_token;
 mod request_id;
 mod strict;
 
@@ -31,7 +33,9 @@ pub use notification::{
     PAYMENT_ACCEPTED, PAYMENT_REJECTED, PAYMENT_REQUIRED, PaymentAcceptedParams,
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
 };
+pub use oversized::{FrameKind, OversizedFrame, oversized_digest};
 pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, take_tokens};
+pub use progress_token::ProgressToken;
 pub use request_id::RequestId;
 pub use strict::{StrictJson, parse_strict};
 pub use tag::{CapTag, Tag};

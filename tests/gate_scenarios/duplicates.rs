@@ -16,7 +16,7 @@ async fn slow(_: Request) -> Answer {
 
 /// C-11, D-01.
 #[tokio::test(start_paused = true)]
-async fn five_copies_of_an_event_are_one_invoice_and_one_execution() {
+async fn d_01_five_copies_of_an_event_are_one_invoice_and_one_execution() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     let sent = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -110,7 +110,7 @@ async fn an_executed_event_gets_its_stored_answer_a_day_later() {
 
 /// C-14, D-28: the client that did not get its invoice publishes the same event again.
 #[tokio::test(start_paused = true)]
-async fn a_lost_invoice_is_sent_again_to_the_same_event() {
+async fn d_28_a_lost_invoice_is_sent_again_to_the_same_event() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     let sent = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_lost_invoice_is_sent_again_to_the_same_event() {
 
 /// C-15, D-13, T-27: the retry of the TypeScript client within one second has the same event id.
 #[tokio::test(start_paused = true)]
-async fn an_explicit_retry_under_the_same_event_id_is_served_after_instant_settlement() {
+async fn d_13_an_explicit_retry_under_the_same_event_id_is_served_after_instant_settlement() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     harness.rail.settle_at_once();
     let client = harness.client(1).explicit();
@@ -143,7 +143,7 @@ async fn an_explicit_retry_under_the_same_event_id_is_served_after_instant_settl
 
 /// D-12, T-27: an observer who publishes an old request again does not get at the grant of the newer one.
 #[tokio::test(start_paused = true)]
-async fn a_replayed_old_request_does_not_take_a_fresh_grant() {
+async fn d_12_a_replayed_old_request_does_not_take_a_fresh_grant() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1).explicit();
     let old = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -266,4 +266,57 @@ async fn requests_dated_a_day_off_are_not_executed_unpaid_and_not_charged_unseen
         client.call_tool(2, "add", json!({})).await.unwrap();
         assert_eq!(kinds(&books::now(&client).await), ["payment_required"]);
     }
+}
+
+/// D-12 for a request that costs nothing: what ran before a restart does not run again after it. Only what was let in within
+/// the last moments before a kill was not written down yet.
+#[tokio::test(start_paused = true)]
+async fn a_free_request_is_not_executed_again_after_a_restart() {
+    let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+    let client = harness.client(1);
+    let mut sent = Vec::new();
+    for id in 0..5 {
+        sent.push(client.call_tool(id, "free", json!({})).await.unwrap());
+    }
+    assert_eq!(books::now(&client).await.len(), 5);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let crashed = harness.crash();
+
+    let restart = || async {
+        let builder = Harness::builder(&PRICES).unwrap().after(&crashed).unwrap();
+        builder.start().await.unwrap()
+    };
+    let harness = restart().await;
+    let client = harness.client(1);
+    for sent in &sent {
+        client.send_again(sent).await.unwrap();
+    }
+    client.call_tool(9, "free", json!({})).await.unwrap();
+    assert_eq!(kinds(&books::now(&client).await), ["result"]);
+    assert_eq!(harness.executions(), 1, "the new one");
+    drop(harness);
+
+    // As old as it may be, and then older: forgotten, and refused for its age instead.
+    crashed.clock.jump(Duration::from_secs(599));
+    let harness = restart().await;
+    harness.client(1).send_again(&sent[0]).await.unwrap();
+    assert!(books::now(&harness.client(1)).await.is_empty());
+    crashed.clock.jump(Duration::from_secs(3600));
+    harness.client(1).send_again(&sent[0]).await.unwrap();
+    tokio::time::sleep(books::SOON).await;
+    assert_eq!(harness.executions(), 0);
+}
+
+/// An orderly end writes down what was let in at the very last.
+#[tokio::test(start_paused = true)]
+async fn what_was_let_in_last_is_written_down_at_the_end() {
+    let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+    let client = harness.client(1);
+    client.call_tool(1, "free", json!({})).await.unwrap();
+    while harness.executions() == 0 {
+        tokio::task::yield_now().await;
+    }
+    harness.server.shutdown(Duration::from_secs(5)).await;
+    let since = tollkeeper::payment::Timestamp::from_secs(0);
+    assert_eq!(harness.ledger.let_in_since(since).await.unwrap().len(), 1);
 }

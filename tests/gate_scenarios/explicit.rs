@@ -146,7 +146,7 @@ async fn polling_mints_nothing_and_repeats_the_offer() {
 
 /// D-10, N-92: two settled payments are two executions, whatever the lifecycle of the second.
 #[tokio::test(start_paused = true)]
-async fn two_payments_for_one_call_are_two_executions() {
+async fn d_10_two_payments_for_one_call_are_two_executions() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1).explicit();
     client.call_tool(1, "add", json!({})).await.unwrap();
@@ -170,7 +170,7 @@ async fn two_payments_for_one_call_are_two_executions() {
 
 /// D-08, D-11: no pressure and no time takes a grant away.
 #[tokio::test(start_paused = true)]
-async fn thousands_of_other_calls_do_not_push_out_a_grant_or_an_offer() {
+async fn d_11_thousands_of_other_calls_do_not_push_out_a_grant_or_an_offer() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1).explicit();
     client
@@ -224,7 +224,7 @@ async fn a_priced_method_as_a_notification_goes_nowhere() {
 
 /// C-32, D-50: as deep as the parser lets through, and with what a canonicaliser stumbles over.
 #[tokio::test(start_paused = true)]
-async fn odd_params_are_answered_and_the_server_lives() {
+async fn d_50_odd_params_are_answered_and_the_server_lives() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1).explicit();
     let deep = format!(

@@ -33,7 +33,7 @@ async fn call_and_pay(harness: &Harness, client: &RawClient, explicit: bool) -> 
 
 /// C-23, D-09, N-94.
 #[tokio::test(start_paused = true)]
-async fn a_lost_handler_gives_the_right_to_one_execution_back() {
+async fn d_09_a_lost_handler_gives_the_right_to_one_execution_back() {
     for explicit in [false, true] {
         let lost = std::sync::atomic::AtomicBool::new(true);
         let harness = Harness::builder(&PRICES)
@@ -59,6 +59,36 @@ async fn a_lost_handler_gives_the_right_to_one_execution_back() {
         );
         assert_eq!(harness.rail.minted(), 1);
         assert_eq!(books::authorizations(&harness).await, 0);
+    }
+}
+
+/// N-94 the other way: what must not run twice for one payment is used up, and the same event hears the same again.
+#[tokio::test(start_paused = true)]
+async fn under_keep_a_lost_handler_uses_the_payment_up() {
+    for explicit in [false, true] {
+        let harness = Harness::builder(&["tool:add=7 sat, on_failure=keep"])
+            .unwrap()
+            .handler(|_| async { Answer::Lost })
+            .start()
+            .await
+            .unwrap();
+        let client = client(&harness, explicit);
+        let answers = call_and_pay(&harness, &client, explicit).await;
+        assert_eq!(answers.len(), 2, "never silent: {answers:?}");
+        assert!(answers[1].starts_with('-'), "an error: {answers:?}");
+        assert_eq!(books::authorizations(&harness).await, 0);
+        books::balance(&harness).await;
+        client.call_tool(3, "add", json!({})).await.unwrap();
+        let next = kinds(&books::now(&client).await);
+        assert_eq!(
+            next,
+            [if explicit {
+                "-32042"
+            } else {
+                "payment_required"
+            }]
+        );
+        assert_eq!(harness.executions(), 1);
     }
 }
 
@@ -111,7 +141,7 @@ async fn a_result_too_large_to_keep_is_delivered_and_never_executed_again() {
 
 /// D-02: a client that cannot be reached is executed for all the same, and what it paid for is kept.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_gone_when_its_money_arrives_gets_its_answer_later() {
+async fn d_02_a_client_that_is_gone_when_its_money_arrives_gets_its_answer_later() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     let sent = client.call_tool(1, "add", json!({})).await.unwrap();
@@ -223,7 +253,7 @@ async fn a_call_cancelled_while_its_invoice_is_made_is_not_executed_when_that_is
 
 /// D-14: taken back after it was paid, while it runs.
 #[tokio::test(start_paused = true)]
-async fn a_call_cancelled_after_it_was_paid_is_not_lost() {
+async fn d_14_a_call_cancelled_after_it_was_paid_is_not_lost() {
     let harness = Harness::builder(&PRICES)
         .unwrap()
         .handler(|_| async {
@@ -245,7 +275,7 @@ async fn a_call_cancelled_after_it_was_paid_is_not_lost() {
 
 /// D-46, D-11, N-125: refused before minting, in the words of the lifecycle; what stands is untouched.
 #[tokio::test(start_paused = true)]
-async fn at_capacity_calls_are_refused_before_anything_is_minted() {
+async fn d_46_at_capacity_calls_are_refused_before_anything_is_minted() {
     for explicit in [false, true] {
         let harness = Harness::builder(&PRICES)
             .unwrap()
@@ -320,7 +350,7 @@ async fn a_burst_does_not_slip_through_the_limits() {
 
 /// D-07: the process dies between invoice and payment.
 #[tokio::test(start_paused = true)]
-async fn a_payment_during_the_downtime_is_served_after_the_restart() {
+async fn d_07_a_payment_during_the_downtime_is_served_after_the_restart() {
     for explicit in [false, true] {
         let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
         let first = client(&harness, explicit);

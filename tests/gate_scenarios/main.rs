@@ -5,11 +5,13 @@
 
 mod balances;
 mod books;
+mod defects;
 mod duplicates;
 mod entitlements;
 mod explicit;
 mod failing_ledger;
 mod failures;
+mod fiat;
 mod prices;
 mod time;
 mod wire;

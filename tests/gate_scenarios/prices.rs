@@ -25,7 +25,7 @@ async fn read(client: &RawClient, uri: &str) -> Option<String> {
 
 /// C-33, D-15.
 #[tokio::test(start_paused = true)]
-async fn a_wildcard_prices_everything_below_it_and_nothing_beside_it() {
+async fn d_15_a_wildcard_prices_everything_below_it_and_nothing_beside_it() {
     let harness = Harness::builder(&[
         "resource:private://*=7 sat",
         "resource:private://cheap=1 sat",
@@ -61,7 +61,7 @@ async fn a_wildcard_prices_everything_below_it_and_nothing_beside_it() {
 
 /// D-16: a price cannot be dodged by spelling.
 #[tokio::test(start_paused = true)]
-async fn other_spellings_of_a_priced_resource_are_not_free() {
+async fn d_16_other_spellings_of_a_priced_resource_are_not_free() {
     let harness = Harness::builder(&[
         "resource:private://docs/*=7 sat",
         "resource:private://a/secret=7 sat",
@@ -132,7 +132,7 @@ async fn a_method_as_a_whole_can_be_priced() {
 
 /// C-34, D-17, D-25, D-26: nothing that is wrong with a quote reaches the wallet or the client.
 #[tokio::test(start_paused = true)]
-async fn a_quote_that_cannot_be_right_is_a_failure_of_the_server() {
+async fn d_17_a_quote_that_cannot_be_right_is_a_failure_of_the_server() {
     for explicit in [false, true] {
         for case in 0..6 {
             let resolver = move |_: Invocation, _: PricedCapability| async move {
@@ -177,7 +177,7 @@ async fn a_quote_that_cannot_be_right_is_a_failure_of_the_server() {
 
 /// C-34: a hook that panics takes nothing down with it.
 #[tokio::test(start_paused = true)]
-async fn a_price_hook_that_panics_is_a_failure_of_the_server() {
+async fn d_26_a_price_hook_that_panics_is_a_failure_of_the_server() {
     async fn panics(_: Invocation, _: PricedCapability) -> Result<PriceDecision, Error> {
         panic!("scripted")
     }
@@ -205,7 +205,7 @@ async fn a_price_hook_that_panics_is_a_failure_of_the_server() {
 
 /// C-35, D-19.
 #[tokio::test(start_paused = true)]
-async fn an_invoice_other_than_ordered_never_reaches_the_client() {
+async fn d_19_an_invoice_other_than_ordered_never_reaches_the_client() {
     let scripts = [
         MintScript::WrongAmount(sats(1)),
         MintScript::WrongAmount(sats(8)),
@@ -276,7 +276,7 @@ async fn one_invoice_for_two_orders_is_not_two_executions() {
 
 /// D-20: the state of an invoice is not enough; the amount that arrived counts, in its unit.
 #[tokio::test(start_paused = true)]
-async fn less_than_asked_or_another_unit_buys_nothing() {
+async fn d_20_less_than_asked_or_another_unit_buys_nothing() {
     for explicit in [false, true] {
         for amount in [
             sats(6),
@@ -416,7 +416,7 @@ async fn a_waived_event_that_comes_twice_is_one_execution() {
 
 /// D-18: a unit that no rail counts in is refused before the start.
 #[tokio::test(start_paused = true)]
-async fn a_price_in_a_unit_that_no_rail_accepts_is_refused_at_the_start() {
+async fn d_18_a_price_in_a_unit_that_no_rail_accepts_is_refused_at_the_start() {
     let started = Harness::builder(&["tool:add=1 usd"]).unwrap().start().await;
     assert!(started.unwrap_err().to_string().contains("add"));
 }

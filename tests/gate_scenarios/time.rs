@@ -18,7 +18,7 @@ fn seconds(n: u64) -> Duration {
 
 /// C-19, D-03: paid in time, noticed 20 s late.
 #[tokio::test(start_paused = true)]
-async fn money_that_shows_up_twenty_seconds_late_serves_the_waiting_request() {
+async fn d_03_money_that_shows_up_twenty_seconds_late_serves_the_waiting_request() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let client = harness.client(1);
     client.call_tool(1, "add", json!({})).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_caller_who_paid_unseen_is_not_asked_again() {
 
 /// D-04, D-05: errors of the wallet are not an answer.
 #[tokio::test(start_paused = true)]
-async fn a_wallet_that_fails_for_minutes_loses_no_payment() {
+async fn d_04_a_wallet_that_fails_for_minutes_loses_no_payment() {
     for script in [LookupScript::Fail, LookupScript::Hang] {
         for explicit in [false, true] {
             let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_wallet_that_fails_for_minutes_loses_no_payment() {
 
 /// D-05: paid before the client even has the invoice, with and without a notice.
 #[tokio::test(start_paused = true)]
-async fn a_payer_faster_than_the_invoice_is_seen() {
+async fn d_05_a_payer_faster_than_the_invoice_is_seen() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     harness.rail.settle_at_once();
     let client = harness.client(1);
@@ -208,7 +208,7 @@ async fn an_unnoticed_payment_is_found_at_the_next_start() {
 
 /// C-25, D-51.
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_an_hour_costs_nobody_a_paid_call() {
+async fn d_51_a_clock_that_jumps_an_hour_costs_nobody_a_paid_call() {
     for explicit in [false, true] {
         for ahead in [false, true] {
             let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
@@ -269,7 +269,7 @@ async fn a_clock_set_back_does_not_keep_an_offer_alive_for_hours() {
 
 /// C-26, D-08, D-49: what a wallet says about the end of its invoice.
 #[tokio::test(start_paused = true)]
-async fn any_expiry_of_the_wallet_gives_a_valid_ttl_and_a_grant_that_lasts() {
+async fn d_08_any_expiry_of_the_wallet_gives_a_valid_ttl_and_a_grant_that_lasts() {
     let now = SystemClock.now();
     for expires in [
         None,
@@ -318,7 +318,7 @@ async fn an_invoice_that_has_expired_already_is_not_offered() {
 
 /// D-49: a lifetime that no timer can hold is refused at the start.
 #[tokio::test(start_paused = true)]
-async fn a_payment_ttl_out_of_range_is_refused_at_the_start() {
+async fn d_49_a_payment_ttl_out_of_range_is_refused_at_the_start() {
     for ttl in [Duration::ZERO, seconds(86_401), Duration::MAX] {
         let started = Harness::builder(&PRICES)
             .unwrap()
@@ -331,7 +331,7 @@ async fn a_payment_ttl_out_of_range_is_refused_at_the_start() {
 
 /// D-47, N-134: what it costs to watch does not grow with what is watched.
 #[tokio::test(start_paused = true)]
-async fn look_ups_do_not_grow_with_the_number_of_open_offers() {
+async fn d_47_look_ups_do_not_grow_with_the_number_of_open_offers() {
     for open in [1, 1_000] {
         let harness = shop_with_offers(open, ListScript::Cannot).await;
         let before = questions(&harness);

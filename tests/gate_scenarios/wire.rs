@@ -166,7 +166,7 @@ async fn the_first_common_payment_method_of_the_client_is_used() {
 
 /// C-08, D-52.
 #[tokio::test(start_paused = true)]
-async fn no_common_payment_method_ends_the_call_without_an_invoice() {
+async fn d_29_no_common_payment_method_ends_the_call_without_an_invoice() {
     for explicit in [false, true] {
         let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
         let mut client = harness.client(1);
@@ -240,7 +240,7 @@ async fn params_reach_the_handler_byte_for_byte() {
 
 /// The part of C-37 that is the gate's (D-24): equal request ids of two clients do not mix.
 #[tokio::test(start_paused = true)]
-async fn two_clients_with_the_same_request_id_get_their_own_invoice_and_result() {
+async fn d_24_two_clients_with_the_same_request_id_get_their_own_invoice_and_result() {
     let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
     let (a, b) = (harness.client(1), harness.client(2));
     a.call_tool(1, "add", json!({"of": "a"})).await.unwrap();

@@ -155,7 +155,7 @@ async fn an_explicit_retry_under_the_identical_event_is_served() {
 
 /// C-17
 #[tokio::test]
-async fn a_corrupted_copy_ahead_of_a_call_does_not_keep_it_out() {
+async fn d_45_a_corrupted_copy_ahead_of_a_call_does_not_keep_it_out() {
     for via in Via::ALL {
         let world = World::start().await;
         let a = world.client(via).await;

@@ -416,3 +416,19 @@ async fn only_the_server_answers() {
         assert_eq!(outcome.response.result().unwrap().get(), r#"{"ok":true}"#);
     }
 }
+
+/// N-59: what asks for money by a method of which this client knows nothing is not paid by another.
+#[tokio::test]
+async fn a_demand_by_an_unknown_method_is_not_paid_by_a_known_one() {
+    let stage = Stage::set(Via::Plain).await;
+    let serve = async {
+        let request = stage.request(0).await;
+        let mut other = demand(1, "invoice");
+        other["params"]["pmi"] = "another".into();
+        stage.say(request, &other).await;
+        stage.read(1).await;
+        stage.say(request, &result(1)).await;
+    };
+    let (_, ()) = tokio::join!(stage.call(1), serve);
+    assert_eq!(stage.paid(), [0; 0]);
+}

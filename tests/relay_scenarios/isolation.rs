@@ -8,7 +8,7 @@ use super::world::World;
 
 /// C-37
 #[tokio::test]
-async fn equal_ids_and_tokens_of_two_clients_do_not_mix() {
+async fn d_22_equal_ids_and_tokens_of_two_clients_do_not_mix() {
     for via in [Via::Plain, Via::Ephemeral] {
         let world = World::start().await;
         let a = world.client(via).await;
@@ -111,7 +111,7 @@ async fn nobody_cancels_the_call_of_somebody_else() {
 
 /// C-40
 #[tokio::test]
-async fn answers_to_an_encrypted_call_stay_encrypted_whatever_is_replayed() {
+async fn d_21_answers_to_an_encrypted_call_stay_encrypted_whatever_is_replayed() {
     for via in [Via::Persistent, Via::Ephemeral] {
         let world = World::start().await;
         let a = world.client(Via::Plain).await;

@@ -22,5 +22,6 @@ mod licences;
 mod messages;
 mod money;
 mod negotiation;
+mod oversized;
 mod paying_client;
 mod prices;

@@ -107,6 +107,7 @@ async fn the_first_message_of_a_session_introduces_the_server_and_no_other_does(
             "support_encryption_ephemeral",
             "pmi",
             "payment_interaction",
+            "support_oversized_transfer",
         ];
         assert_eq!(heard[0].tag_names(), introduction);
         assert_eq!(heard[0].tags("pmi"), [["pmi", PMI]]);
@@ -377,4 +378,67 @@ async fn what_is_not_one_request_is_neither_charged_nor_executed() {
     }
     assert_eq!((world.rail.minted(), world.tools.executions("add")), (0, 0));
     assert!(world.entries().await.is_empty());
+}
+
+/// N-107, N-108: money that is not taken is not looked at; the call is asked for as any other.
+#[tokio::test]
+async fn a_direct_payment_is_neither_taken_nor_repeated() {
+    for via in Via::ALL {
+        let world = World::start().await;
+        let payload = "cashuA-this-is-money";
+        let a = world
+            .client(via)
+            .await
+            .tagged(&[&["pmi", PMI], &["direct_payment", "cashu-direct", payload]]);
+        let call = a.call(json!(1), "add", json!({}));
+        a.buy(&call).await;
+        assert_eq!(
+            a.words(&call),
+            ["payment_required", "payment_accepted", "result"]
+        );
+        for heard in a.heard() {
+            assert!(!heard.event.content.contains(payload));
+        }
+        let kept = format!("{:?}", world.entries().await);
+        assert!(!kept.contains(payload));
+    }
+}
+
+/// N-36: the handler sees who calls, whatever the caller says, and the identity of the call is the same.
+#[tokio::test]
+async fn the_key_of_the_caller_reaches_the_handler_and_cannot_be_forged() {
+    let world = World::builder()
+        .payments(|payments| payments.inject_client_pubkey(true))
+        .start()
+        .await;
+    let a = world.client(Via::Ephemeral).await.explicit();
+    let call = |id: i64, meta: Value| {
+        let params = json!({"name": "add", "arguments": {}, "_meta": meta});
+        a.request(json!(id), "tools/call", params)
+    };
+    a.buy_grant(&call(1, json!({}))).await;
+    let forged = call(2, json!({"clientPubkey": "ab", "other": 1}));
+    a.send(&forged).await;
+    a.result(&forged).await;
+    let executed = &world.tools.executions_of("add")[0];
+    let params: Value = serde_json::from_str(&executed.params).unwrap();
+    let own = a.keys.public_key().to_hex();
+    assert_eq!(params["_meta"], json!({"clientPubkey": own, "other": 1}));
+}
+
+/// N-57
+#[tokio::test]
+async fn a_client_that_lists_no_method_is_asked_once_by_the_first_of_the_server() {
+    let world = world_with_two_methods().await;
+    let a = world.client(Via::Plain).await.tagged(&[]);
+    let call = a.call(json!(1), "add", json!({}));
+    let result = a.buy(&call).await;
+    assert!(result.json.get("result").is_some());
+    let demands: Vec<Heard> = a.about(&call);
+    let demands: Vec<&Heard> = demands
+        .iter()
+        .filter(|h| h.is("payment_required"))
+        .collect();
+    assert_eq!(demands.len(), 1);
+    assert_eq!(demands[0].offer()["pmi"], PMI);
 }

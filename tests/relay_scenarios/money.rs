@@ -48,7 +48,7 @@ async fn a_refused_acceptance_stops_neither_execution_nor_result() {
 
 /// A relay that takes nothing at all while the call executes: the paid result is there for the same event afterwards.
 #[tokio::test]
-async fn a_result_that_no_relay_took_is_given_to_the_same_event_later() {
+async fn d_33_a_result_that_no_relay_took_is_given_to_the_same_event_later() {
     for via in Via::ALL {
         let world = World::start().await;
         let a = world.client(via).await;
@@ -85,7 +85,7 @@ async fn a_call_paid_while_the_relay_is_down_is_answered_when_it_is_back() {
         let call = a.call(json!(1), "add", json!({}));
         a.send(&call).await;
         let required = a.required(&call).await;
-        world.relay.go_down_for(Duration::from_millis(1500));
+        world.relay.go_down_for(Duration::from_secs(4));
         a.pay(&required).await;
         world.tools.wait_for("add", 1).await;
         assert_eq!(

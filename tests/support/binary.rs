@@ -35,6 +35,7 @@ impl Scratch {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollkeeper"));
         for name in [
             "TOLLKEEPER_RELAYS",
+            "TOLLKEEPER_DISCOVERY_RELAYS",
             "TOLLKEEPER_SECRET_KEY",
             "TOLLKEEPER_LOG",
             "NWC_CONNECTION",
@@ -42,6 +43,9 @@ impl Scratch {
             "AICOACH_SERVER_ID",
             "AICOACH_API_KEY",
             "MCP_LICENSE_TOKEN",
+            "LNBITS_URL",
+            "LNBITS_INVOICE_KEY",
+            "LNBITS_ADMIN_KEY",
         ] {
             command.env_remove(name);
         }
@@ -73,11 +77,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_stderr(command, Stdio::inherit())
+    }
+
+    /// With everything that it logs in `log`.
+    #[allow(dead_code, reason = "not every test reads logs")]
+    pub(crate) fn start_logging(command: Command, log: std::fs::File) -> Self {
+        Self::start_with_stderr(command, log.into())
+    }
+
+    fn start_with_stderr(mut command: Command, stderr: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let (sender, lines) = channel();
@@ -135,6 +149,11 @@ impl Running {
 
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
+    }
+
+    #[allow(dead_code, reason = "not every test looks at the process")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM, to this process only.

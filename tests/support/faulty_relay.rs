@@ -279,6 +279,11 @@ impl FaultyRelay {
         deliver(&lock(&self.shared), event, 1, false);
     }
 
+    /// Keeps `event` for whoever asks, as a relay that lies may: nothing about it is checked.
+    pub(crate) fn keep(&self, event: &Event) {
+        lock(&self.shared).stored.push(event.clone());
+    }
+
     /// Delivers a published event once more.
     pub(crate) fn replay(&self, id: EventId) {
         let shared = lock(&self.shared);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A small MCP server on stdin and stdout, for tests: standard library only.
 
-Tools: add, echo, slow (reports progress until released or cancelled), fail, crash, count, env, noise, ask, record.
+Tools: add, echo, slow (reports progress until released or cancelled), fail, crash, count, env, noise, ask, record, big
+(a text of so many bytes), size (of a text), steps (reports so much progress).
 `count` keeps its number in the file named by MINI_MCP_COUNT, so that it survives a crash. `record` writes one line per
 execution into the file named by MINI_MCP_RECORD, with MINI_MCP_RUN, and so do the beginning and the end of this program.
 """
@@ -102,6 +103,22 @@ def call(request_id, params):
     if name == "noise":
         sys.stdout.write("this is not JSON\n{\"jsonrpc\":\"2.0\"}\n")
         return text("made some noise")
+    if name == "big":
+        counted()
+        return text("x" * arguments["bytes"])
+    if name == "size":
+        counted()
+        return text(len(arguments["text"].encode()))
+    if name == "steps":
+        for step in range(1, arguments["steps"] + 1 if token is not None else 1):
+            params = {"progressToken": token, "progress": step, "total": arguments["steps"]}
+            say({"method": "notifications/progress", "params": params})
+            # The official client drops progress that arrives together with the answer.
+            time.sleep(0.05)
+        return text(arguments["steps"])
+    if name == "changed":
+        say({"method": "notifications/" + arguments["list"] + "/list_changed"})
+        return text("changed")
     if name == "touch":
         for uri in subscribed:
             say({"method": "notifications/resources/updated", "params": {"uri": uri}})
@@ -128,6 +145,10 @@ TOOLS = [
     tool("noise"),
     tool("touch"),
     tool("record", {"call": NUMBER, "ms": NUMBER}, ["call"]),
+    tool("big", {"bytes": NUMBER}, ["bytes"]),
+    tool("size", {"text": TEXT}, ["text"]),
+    tool("steps", {"steps": NUMBER}, ["steps"]),
+    tool("changed", {"list": TEXT}, ["list"]),
 ]
 
 
@@ -135,7 +156,8 @@ def answer(request_id, method, params):
     if method == "initialize":
         return {
             "protocolVersion": params.get("protocolVersion", "2025-06-18"),
-            "capabilities": {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True}},
+            "capabilities": {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True},
+                             "completions": {}},
             "serverInfo": {"name": "mini-mcp", "version": "1.0"},
         }
     if method == "ping":
@@ -162,6 +184,8 @@ def answer(request_id, method, params):
     if method == "resources/unsubscribe":
         subscribed.remove(params["uri"])
         return {}
+    if method == "completion/complete":
+        return {"completion": {"values": ["you", "me"]}}
     if method == "tools/call":
         return call(request_id, params)
     raise NotImplementedError(method)

@@ -126,6 +126,13 @@ impl Catalogue {
             .filter(|listed| listed.method == method::TOOLS_CALL)
     }
 
+    /// The prompts.
+    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Listed> {
+        self.items
+            .iter()
+            .filter(|listed| listed.method == method::PROMPTS_GET)
+    }
+
     /// The tool of this name.
     pub(crate) fn tool(&self, name: &str) -> Option<&Listed> {
         self.tools.get(name).and_then(|at| self.items.get(*at))

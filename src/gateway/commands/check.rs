@@ -2,30 +2,72 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::in_sats;
 use crate::gate::{Listed as Price, PriceList};
 use crate::gateway::args::CheckArgs;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
-use crate::gateway::config::Entitling;
+use crate::gateway::config::{Entitling, LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
-use crate::payment::{CapabilityPattern, PricedCapability};
+use crate::payment::{
+    BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
+};
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let selling = config::selling(&args.selling)?;
     let prices = wire_up::price_list(&selling)?;
     print_entitlements(&selling.entitling, args.json);
+    print_rails(&selling, args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
-        return without_server(&prices, args.json);
+        without_server(&prices, args.json);
+        return in_sats::print(&selling, &prices, args.json).await;
     };
     let children = Children::start(command, None).await?;
     let catalogue = Arc::clone(&children.catalogue().borrow());
     children.stop().await;
     let verdict = hold_against(&prices, &catalogue);
     verdict.print(args.json);
-    verdict.outcome()
+    let converted = in_sats::print(&selling, &prices, args.json).await;
+    verdict.outcome().and(converted)
+}
+
+/// The ways of being paid, by what is configured: nobody is asked.
+fn print_rails(selling: &Selling, as_json: bool) {
+    let mut rails = Vec::new();
+    match &selling.wallet {
+        None => {}
+        Some(LightningWallet::Nwc(wallet)) => {
+            let (name, network) = (wallet.connection.wallet(), wallet.network);
+            rails.push((
+                BITCOIN_LIGHTNING_BOLT11,
+                format!("NIP-47 wallet {name}, {network}"),
+            ));
+        }
+        Some(LightningWallet::Lnbits(config)) => {
+            rails.push((
+                BITCOIN_LIGHTNING_BOLT11,
+                format!("LNbits at {}", config.host()),
+            ));
+        }
+    }
+    if selling.fake {
+        rails.push((FAKE, "settles by itself, not money".to_owned()));
+    }
+    for (pmi, by) in &rails {
+        if as_json {
+            output::json(&json!({ "event": "rail", "pmi": pmi, "by": by }));
+        } else {
+            output::line(&format!("paid by  {pmi}  ({by})"));
+        }
+    }
+    if rails.is_empty() && !selling.prices.is_empty() {
+        output::remark(
+            "there is no way to be paid yet: set NWC_CONNECTION, or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial",
+        );
+    }
 }
 
 /// What may let a priced call through without paying, in the order in which it is asked.
@@ -45,16 +87,14 @@ fn print_entitlements(entitling: &Entitling, as_json: bool) {
 }
 
 /// Without a server there is only the list itself to check, and that is done.
-fn without_server(prices: &PriceList, as_json: bool) -> Outcome {
+fn without_server(prices: &PriceList, as_json: bool) {
     for entry in prices.entries() {
         if as_json {
-            output::json(&json!({
-                "event": "rule",
-                "capability": entry.capability.to_string(),
-                "price": entry.price.to_string(),
-            }));
+            let mut line = rule(entry);
+            line["event"] = "rule".into();
+            output::json(&line);
         } else {
-            output::line(&format!("{}  {}", entry.capability, entry.price));
+            output::line(&format!("{}  {}", entry.capability, terms(entry)));
         }
     }
     if !as_json {
@@ -62,7 +102,23 @@ fn without_server(prices: &PriceList, as_json: bool) -> Outcome {
             "the rules are sound; to see what they price, add -- and the command of the server",
         );
     }
-    Ok(())
+}
+
+/// A rule for a program.
+fn rule(entry: &PricedCapability) -> Value {
+    json!({
+        "capability": entry.capability.to_string(),
+        "price": entry.price.to_string(),
+        "on_failure": entry.on_failure.as_str(),
+    })
+}
+
+/// Price and policy for people; the usual policy goes without saying.
+fn terms(entry: &PricedCapability) -> String {
+    match entry.on_failure {
+        OnFailure::Restore => entry.price.to_string(),
+        other => format!("{}, on failure {}", entry.price, other.as_str()),
+    }
 }
 
 /// What is listed, with the rules that price it; then the rules that price nothing.
@@ -165,7 +221,6 @@ impl Verdict<'_> {
     }
 
     fn print_json(&self) {
-        let rule = |entry: &PricedCapability| json!({ "capability": entry.capability.to_string(), "price": entry.price.to_string() });
         let mut free = 0;
         for (listed, priced) in &self.listed {
             let (status, rules) = match priced {
@@ -208,12 +263,12 @@ impl Verdict<'_> {
             let what = match priced {
                 Priced::Free => paint.yellow("free"),
                 Priced::By(entry) => {
-                    paint.green(&format!("{}  by {}", entry.price, entry.capability))
+                    paint.green(&format!("{}  by {}", terms(entry), entry.capability))
                 }
                 Priced::InPart(entries) => {
                     let rules: Vec<String> = entries
                         .iter()
-                        .map(|entry| format!("{} by {}", entry.price, entry.capability))
+                        .map(|entry| format!("{} by {}", terms(entry), entry.capability))
                         .collect();
                     paint.yellow(&format!("in part: {}", rules.join(", ")))
                 }

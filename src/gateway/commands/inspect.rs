@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::offer::{Offer, offers_of};
 use super::session;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::wire_up;
-use crate::payment::{PaymentInteraction, Pmi, PriceRange};
+use crate::payment::{PaymentInteraction, Pmi};
+use crate::transport::nostr::NostrClientTransport;
 use crate::transport::{ClientInbound, ClientTransport, Introduction};
-use crate::wire::{CapTag, ErrorObject, Message, Notification, Request, Response, Tag, method};
+use crate::wire::{ErrorObject, Message, Notification, Request, Response, Tag, method};
 
 const MOST_PAGES: usize = 1000;
+/// How long slower relays are waited for before it is said that they are not there.
+const OTHER_RELAYS: Duration = Duration::from_secs(3);
 
 const LISTS: [(&str, &str, &str); 4] = [
     (method::TOOLS_LIST, "tools", "tool"),
@@ -27,28 +31,24 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
     let transport = wire_up::client_transport(&args.server).await?;
     let mut inspection = Inspection {
         transport,
-        patience: Duration::from_secs(args.server.timeout),
+        patience: Duration::from_secs(args.server.link.timeout),
         next: wire_up::first_request_id(),
         tags: Vec::new(),
     };
     let outcome = inspection.run(args.json).await;
+    if outcome.is_ok() {
+        inspection.print_health(args.json).await;
+    }
     inspection.transport.close().await;
     outcome
 }
 
 struct Inspection {
-    transport: Arc<dyn ClientTransport>,
+    transport: Arc<NostrClientTransport>,
     patience: Duration,
     next: i64,
     /// All tags of all answers: a server introduces itself in the first of them.
     tags: Vec<Tag>,
-}
-
-/// One capability with its price.
-struct Offer {
-    notation: String,
-    description: Option<String>,
-    price: Option<PriceRange>,
 }
 
 impl Inspection {
@@ -81,9 +81,6 @@ impl Inspection {
     }
 
     async fn list(&mut self, list: &str, kind: &str) -> Outcome<Result<Vec<Offer>, ErrorObject>> {
-        let Some((key, name, _)) = method::listing(list) else {
-            return Ok(Ok(Vec::new()));
-        };
         let (mut offers, mut cursor) = (Vec::new(), Value::Null);
         for _ in 0..MOST_PAGES {
             let mut params = Map::new();
@@ -95,25 +92,7 @@ impl Inspection {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error.0)),
             };
-            let prices: Vec<CapTag> = self.tags[before..]
-                .iter()
-                .filter_map(CapTag::from_tag)
-                .collect();
-            let items = page
-                .get_mut(key)
-                .and_then(Value::as_array_mut)
-                .map(std::mem::take);
-            for item in items.unwrap_or_default() {
-                if let Some(name) = item.get(name).and_then(Value::as_str) {
-                    let notation = format!("{kind}:{name}");
-                    let text = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
-                    offers.push(Offer {
-                        price: price_of(&prices, &notation),
-                        description: text("description").or_else(|| text("title")),
-                        notation,
-                    });
-                }
-            }
+            offers.extend(offers_of(list, kind, &mut page, &self.tags[before..]));
             let next = page.get("nextCursor").cloned().unwrap_or(Value::Null);
             if !next.is_string() || next == cursor {
                 break;
@@ -180,6 +159,21 @@ impl Inspection {
         Err(Failure::failed("the connection to the relays was closed"))
     }
 
+    /// Which of the relays are there: an answer needs one of them.
+    async fn print_health(&self, as_json: bool) {
+        let relays = self.transport.relay_health(OTHER_RELAYS).await;
+        if !as_json {
+            output::line("");
+        }
+        for (relay, state) in relays {
+            if as_json {
+                output::json(&json!({ "event": "relay", "relay": relay, "state": state }));
+            } else {
+                output::line(&format!("relay       {relay}  {state}"));
+            }
+        }
+    }
+
     async fn say(&self, said: Notification) -> Outcome {
         let prepared = self
             .transport
@@ -205,19 +199,7 @@ impl Inspection {
             "payment_interactions": interactions,
         }));
         for offer in offers {
-            let price = offer.price.as_ref().map(|price| {
-                json!({
-                    "min": price.min().value(),
-                    "max": price.max().value(),
-                    "unit": price.unit(),
-                })
-            });
-            output::json(&json!({
-                "event": "capability",
-                "capability": offer.notation,
-                "description": offer.description,
-                "price": price,
-            }));
+            output::json(&offer.to_json());
         }
     }
 }
@@ -233,28 +215,6 @@ impl From<Refused> for Failure {
             error.code
         ))
     }
-}
-
-/// The advertised price: that of this very name first, else that of the pattern that it fits with the longest prefix.
-fn price_of(prices: &[CapTag], notation: &str) -> Option<PriceRange> {
-    let fits = |cap: &&CapTag| {
-        let capability = cap.capability.parse::<crate::payment::Capability>().ok();
-        let name = notation.split_once(':').map(|(_, name)| name);
-        let kind = |text: &str| text.split(':').next().map(str::to_owned);
-        kind(&cap.capability) == kind(notation)
-            && capability
-                .and_then(|capability| capability.name)
-                .zip(name)
-                .is_some_and(|(pattern, name)| pattern.matches(name))
-    };
-    let exact = prices.iter().find(|cap| cap.capability == notation);
-    let best = exact.or_else(|| {
-        prices
-            .iter()
-            .filter(fits)
-            .max_by_key(|cap| cap.capability.find('*').unwrap_or(usize::MAX))
-    });
-    best.map(|cap| cap.price.clone())
 }
 
 fn print_text(
@@ -287,51 +247,6 @@ fn print_text(
         .collect();
     output::line(&format!("lifecycles  {}", words(interactions)));
     for offer in offers {
-        let price = match &offer.price {
-            Some(price) => paint.green(&price.to_string()),
-            None => paint.dim("free"),
-        };
-        output::line(&format!(
-            "\n{}  {price}",
-            paint.bold(&harmless(&offer.notation))
-        ));
-        if let Some(description) = &offer.description {
-            let first = harmless(description)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            output::line(&format!("  {first}"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_price_of_a_name_is_that_of_the_most_specific_tag() {
-        let tags = [
-            ["tool:*", "1"],
-            ["tool:a*", "2"],
-            ["tool:ab", "3"],
-            ["prompt:ab", "4"],
-        ];
-        let prices: Vec<CapTag> = tags
-            .iter()
-            .filter_map(|[capability, price]| {
-                CapTag::from_tag(&Tag::new(["cap", capability, price, "sats"]))
-            })
-            .collect();
-        for (notation, price) in [
-            ("tool:ab", Some(3)),
-            ("tool:ac", Some(2)),
-            ("tool:b", Some(1)),
-            ("resource:ab", None),
-        ] {
-            let found = price_of(&prices, notation).map(|price| price.min().value());
-            assert_eq!(found, price, "{notation}");
-        }
+        offer.print(&paint);
     }
 }

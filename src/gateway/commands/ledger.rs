@@ -1,5 +1,7 @@
 //! `ledger`: the books, for people and for programs. What could be spent or belongs to a buyer is left out.
 
+mod story;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,19 +56,31 @@ async fn list(file: &LedgerFile, states: &[EntryState]) -> Outcome {
     }
 }
 
-async fn show(id: &RequestEventId, file: &LedgerFile) -> Outcome {
+async fn show(id: &str, file: &LedgerFile) -> Outcome {
     let ledger = open(file)?;
-    let Some(entry) = ledger.get(id).await? else {
-        if let Some(call) = ledger.free_call(id).await? {
-            print_free(&call, file.json);
-            return Ok(());
+    if let Ok(event) = id.parse::<RequestEventId>()
+        && let Some(call) = ledger.free_call(&event).await?
+    {
+        print_free(&call, file.json);
+        return Ok(());
+    }
+    let entry = find(&*ledger, id).await?;
+    if !file.json {
+        for line in story::tell(&entry) {
+            output::line(&line);
         }
-        return Err(Failure::failed(format!("there is no entry {id}")));
-    };
+        return Ok(());
+    }
     let mut shown = row(&entry);
     shown["description"] = entry.description.clone().into();
     shown["deadline"] = entry.deadline.as_secs().into();
     shown["claimed_by"] = json!(entry.claimed_by);
+    // What the price was, and at which rate it was converted.
+    shown["meta"] = entry
+        .meta
+        .as_deref()
+        .and_then(|meta| serde_json::from_str(meta).ok())
+        .unwrap_or_default();
     shown["history"] = entry
         .history
         .iter()
@@ -78,11 +92,7 @@ async fn show(id: &RequestEventId, file: &LedgerFile) -> Outcome {
             })
         })
         .collect();
-    if file.json {
-        output::json(&shown);
-    } else if let Ok(text) = serde_json::to_string_pretty(&shown) {
-        output::line(&text);
-    }
+    output::json(&shown);
     Ok(())
 }
 
@@ -192,6 +202,46 @@ fn print_free(call: &FreeCall, as_json: bool) {
     }
 }
 
+/// The shortest beginning of an id that is looked for: what `list` shows.
+const SHORTEST: usize = 8;
+
+/// The entry that a request opened or was executed for, by the request's event id or the beginning of it.
+async fn find(ledger: &dyn Ledger, id: &str) -> Outcome<Entry> {
+    let id = id.to_ascii_lowercase();
+    if id.len() < SHORTEST || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!(
+            "ID: {id:?} must be an event id in hex, or at least its first {SHORTEST} digits"
+        )));
+    }
+    if let Ok(event) = id.parse::<RequestEventId>()
+        && let Some(entry) = ledger.get(&event).await?
+    {
+        return Ok(entry);
+    }
+    let is_it = |event: &RequestEventId| event.to_string().starts_with(&id);
+    let mut found: Vec<Entry> = Vec::new();
+    let mut filter = EntryFilter::new(Vec::new(), PAGE);
+    loop {
+        let page = ledger.list(&filter).await?;
+        let last = page.last().cloned();
+        found.extend(
+            page.into_iter()
+                .filter(|entry| is_it(&entry.id) || entry.claimed_by.as_ref().is_some_and(is_it)),
+        );
+        match last {
+            Some(last) if found.len() < 2 => filter = filter.after(&last),
+            _ => break,
+        }
+    }
+    match found.pop() {
+        None => Err(Failure::failed(format!("there is no entry {id}"))),
+        Some(_) if !found.is_empty() => Err(Failure::failed(format!(
+            "several entries begin with {id}; give more digits, which `ledger list --json` shows"
+        ))),
+        Some(entry) => Ok(entry),
+    }
+}
+
 fn row(entry: &Entry) -> Value {
     let settled = entry.settlement.as_ref();
     json!({
@@ -222,5 +272,5 @@ fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
             file.display()
         )));
     }
-    Ok(wire_up::books(&LedgerPlace::File(file))?.ledger)
+    Ok(wire_up::books_at(&LedgerPlace::File(file))?.ledger)
 }

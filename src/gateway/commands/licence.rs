@@ -132,6 +132,6 @@ fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     }
     let place = LedgerPlace::File(ledger.clone());
     let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
-    let books = wire_up::books(&place)?;
+    let books = wire_up::books_at(&place)?;
     OwnLicences::beside(&ledger, keys.server_pubkey(), &books)
 }

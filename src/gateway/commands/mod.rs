@@ -2,6 +2,7 @@
 
 // Selling.
 mod check;
+mod in_sats;
 mod ledger;
 mod licence;
 mod serve;
@@ -10,13 +11,18 @@ mod serve;
 mod call;
 mod connect;
 mod content;
+mod discover;
 mod inspect;
+mod offer;
+mod receipts;
 mod session;
+mod spending;
 mod target;
 
 // Trying it out.
 mod demo;
 mod relay;
+mod wallet;
 
 use super::args::Command;
 use super::exit::Outcome;
@@ -29,9 +35,13 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Connect(args) => connect::run(&args).await,
         Command::Call(args) => call::run(&args).await,
         Command::Inspect(args) => inspect::run(&args).await,
+        Command::Discover(args) => discover::run(&args).await,
         Command::Relay(args) => relay::run(&args).await,
+        Command::Wallet { command } => wallet::run(&command).await,
         Command::Check(args) => check::run(&args).await,
         Command::Licence(args) => licence::run(&args.command).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
+        Command::Spending(args) => spending::run(&args).await,
+        Command::Receipts(args) => receipts::run(&args).await,
     }
 }

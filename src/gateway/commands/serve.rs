@@ -1,7 +1,7 @@
 //! `serve`: a stdio MCP server, sold over relays.
 //!
-//! The order of the start is the order in which mistakes are cheapest: config and prices, then the child, then the ledger,
-//! then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
+//! The order of the start is the order in which mistakes are cheapest: config and prices, then the ledger, then the child
+//! and the wallet, then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
 //! time is in the ledger, where the next start finds it.
 
 use std::sync::Arc;
@@ -44,7 +44,11 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let books = wire_up::server_books(&serving.ledger)?;
     let starting = async {
-        let children = Children::start(command, serving.isolation).await?;
+        let (children, lightning, rates) = tokio::try_join!(
+            async { Ok(Children::start(command, serving.isolation).await?) },
+            wire_up::lightning(&serving.selling),
+            wire_up::rates(&serving.selling.rates),
+        )?;
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
@@ -54,8 +58,14 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let goods = Arc::new(goods);
         let entitling = &serving.selling.entitling;
         let entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
-        let payments =
-            wire_up::server_payments(&serving.selling, books.ledger, check, entitlements, &goods)?;
+        let rails = wire_up::ServerRails { lightning, rates };
+        let payments = wire_up::server_payments(
+            &serving.selling,
+            books.ledger,
+            check,
+            rails,
+            (entitlements, &goods),
+        )?;
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         serve_licences(&serving, &own, &books.licences, &stop).await?;
@@ -69,6 +79,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     if prices.entries().is_empty() {
         tracing::warn!("nothing has a price: everything is free");
     }
+    tell_where(&transport, &serving);
     if serving.announce {
         announce_changes(&transport, &children);
     }
@@ -184,14 +195,27 @@ impl Ready<'_> {
     }
 }
 
+/// Publishes where the server is found and who it is, as far as that is wanted. It serves all the same if that fails.
+fn tell_where(transport: &Arc<NostrServerTransport>, serving: &Serving) {
+    let (transport, relay_list) = (Arc::clone(transport), serving.relay_list);
+    let profile = serving.profile.clone();
+    tokio::spawn(async move {
+        if relay_list && let Err(error) = transport.publish_relay_list().await {
+            tracing::warn!(%error, "the list of relays was not published");
+        }
+        if let Some(profile) = profile
+            && let Err(error) = transport.publish_profile(&profile).await
+        {
+            tracing::warn!(%error, "the profile was not published");
+        }
+    });
+}
+
 /// Announces the server now and whenever what it offers changes.
 fn announce_changes(transport: &Arc<NostrServerTransport>, children: &Children) {
     let (transport, introduction) = (Arc::clone(transport), children.introduction());
     let mut catalogue = children.catalogue();
     tokio::spawn(async move {
-        if let Err(error) = transport.publish_relay_list().await {
-            tracing::warn!(%error, "the list of relays was not published");
-        }
         loop {
             let announcement = announcement(&introduction, &catalogue.borrow_and_update());
             match transport.announce(&announcement).await {

@@ -7,13 +7,14 @@ use serde::Deserialize;
 
 use super::entitlements::Entitlements;
 use super::goods::{Balance, LicenceSale};
-
+use super::lnbits::LightningLnbits;
+use super::rates::RatesSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
-    Amount, Capability, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+    Amount, Capability, OnFailure, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
 };
-use crate::transport::nostr::EncryptionMode;
+use crate::transport::nostr::{EncryptionMode, Profile};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -29,6 +30,9 @@ pub(super) struct File {
     pub(super) isolate: Option<bool>,
     pub(super) max_children: Option<usize>,
     pub(super) announce: Option<bool>,
+    pub(super) relay_list: Option<bool>,
+    pub(super) bootstrap_relays: Option<Vec<String>>,
+    pub(super) profile: Option<Profile>,
     pub(super) name: Option<String>,
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,
@@ -40,6 +44,7 @@ pub(super) struct File {
     pub(super) balance: Option<Balance>,
     pub(super) licence_sale: Option<LicenceSale>,
     pub(super) licence_http: Option<SocketAddr>,
+    pub(super) rates: RatesSection,
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -53,6 +58,8 @@ struct Price {
     #[serde(default = "sats")]
     unit: String,
     description: Option<String>,
+    #[serde(default)]
+    on_failure: OnFailure,
 }
 
 fn sats() -> String {
@@ -70,7 +77,16 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
-    pub(super) lightning_nwc: Option<toml::Table>,
+    pub(super) lightning_nwc: Option<LightningNwc>,
+    pub(super) lightning_lnbits: Option<LightningLnbits>,
+}
+
+/// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LightningNwc {
+    pub(super) connection_file: Option<PathBuf>,
+    pub(super) network: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +110,12 @@ impl File {
         Ok(file)
     }
 
-    /// A path of the file, which is relative to the file. The word `memory` is no path.
+    /// A path of the file, which is relative to the file.
+    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The same for one that may not be there. The word `memory` is no path.
     pub(super) fn path(&self, path: Option<&Path>) -> Option<PathBuf> {
         let path = path?;
         Some(if path.as_os_str() == "memory" {
@@ -136,7 +157,8 @@ impl Price {
             None => min.clone(),
             some => amount("max_amount", some)?,
         };
-        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?);
+        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?)
+            .with_on_failure(self.on_failure);
         Ok(match &self.description {
             Some(description) => priced.with_description(description),
             None => priced,

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::books::Books;
 use super::rows::{self, millis, time};
 use super::{SqliteLedger, failure, moves};
 use crate::error::{Error, Result};
@@ -40,12 +41,12 @@ const NO_LIMITS: OpenLimits = OpenLimits::new(usize::MAX, usize::MAX);
 #[async_trait::async_trait]
 impl Accounts for SqliteLedger {
     async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn> {
-        self.write(move |connection| all_or_nothing(connection, |c| draw(c, new, at)))
+        self.write(move |books| books.all_or_nothing(|b| draw(b, new, at)))
             .await
     }
 
     async fn credit(&self, credit: Credit) -> Result<Account> {
-        self.write(move |connection| all_or_nothing(connection, |c| put(c, &credit)))
+        self.write(move |books| books.all_or_nothing(|b| put(b, &credit)))
             .await
     }
 
@@ -56,10 +57,8 @@ impl Accounts for SqliteLedger {
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
-        self.write(move |connection| {
-            all_or_nothing(connection, |c| give_back(c, &id, response, at))
-        })
-        .await
+        self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, response, at)))
+            .await
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
@@ -129,46 +128,24 @@ impl Accounts for SqliteLedger {
     }
 
     async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
-        self.write(move |connection| all_or_nothing(connection, |c| expire(c, since, at)))
+        self.write(move |books| books.all_or_nothing(|b| expire(b, since, at)))
             .await
     }
 }
 
-/// Does several writes or none of them: a job that fails must leave no trace.
-fn all_or_nothing<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T>,
-) -> Result<T> {
-    let run = |sql| connection.execute_batch(sql).map_err(|e| failure(&e));
-    run("SAVEPOINT part")?;
-    match work(connection) {
-        Ok(done) => {
-            run("RELEASE part")?;
-            Ok(done)
-        }
-        Err(error) => {
-            // The failure may have taken the whole transaction with it.
-            if !connection.is_autocommit() {
-                run("ROLLBACK TO part; RELEASE part")?;
-            }
-            Err(error)
-        }
-    }
-}
-
-fn draw(connection: &Connection, new: NewEntry, at: Timestamp) -> Result<Drawn> {
+fn draw(books: &mut Books, new: NewEntry, at: Timestamp) -> Result<Drawn> {
     let (client, amount) = (new.client, new.amount.clone());
-    let on = account(connection, &client, amount.unit()).map_err(|e| failure(&e))?;
+    let on = account(books.connection(), &client, amount.unit()).map_err(|e| failure(&e))?;
     let on = on.map_or(0, |account| account.amount.value());
     let Some(left) = on.checked_sub(amount.value()) else {
         return Ok(Drawn::Short);
     };
-    let quoted = match moves::open(connection, new, NO_LIMITS)? {
+    let quoted = match moves::open(books, new, NO_LIMITS)? {
         Opened::New(entry) => entry,
         other => return Ok(Drawn::Refused(other)),
     };
     let paid = paid_at_once(&quoted, at);
-    let Applied::Moved(entry) = moves::apply(connection, &quoted.id, paid, at)? else {
+    let Applied::Moved(entry) = moves::apply(books, &quoted.id, paid, at)? else {
         return Err(Error::ledger("an entry cannot be paid"));
     };
     let taken = Credit {
@@ -178,11 +155,12 @@ fn draw(connection: &Connection, new: NewEntry, at: Timestamp) -> Result<Drawn> 
         key: draw_key(&entry.id),
         at,
     };
-    let left = move_to(connection, left, -change(on, left)?, &taken)?.amount;
+    let left = move_to(books.connection(), left, -change(on, left)?, &taken)?.amount;
     Ok(Drawn::Paid { entry, left })
 }
 
-fn put(connection: &Connection, credit: &Credit) -> Result<Account> {
+fn put(books: &mut Books, credit: &Credit) -> Result<Account> {
+    let connection = books.connection();
     let before = account(connection, &credit.client, credit.amount.unit());
     let before = before.map_err(|e| failure(&e))?;
     let known = connection
@@ -198,15 +176,15 @@ fn put(connection: &Connection, credit: &Credit) -> Result<Account> {
 }
 
 fn give_back(
-    connection: &Connection,
+    books: &mut Books,
     id: &RequestEventId,
     response: Option<String>,
     at: Timestamp,
 ) -> Result<Applied> {
-    let applied = moves::apply(connection, id, vec![Transition::Deliver { response }], at)?;
+    let applied = moves::apply(books, id, vec![Transition::Deliver { response }], at)?;
     if let Applied::Moved(entry) = &applied {
         put(
-            connection,
+            books,
             &Credit {
                 client: entry.client,
                 amount: entry.amount.clone(),
@@ -219,7 +197,8 @@ fn give_back(
     Ok(applied)
 }
 
-fn expire(connection: &Connection, since: Timestamp, at: Timestamp) -> Result<usize> {
+fn expire(books: &mut Books, since: Timestamp, at: Timestamp) -> Result<usize> {
+    let connection = books.connection();
     const LAPSED: &str = "SELECT client, unit, amount, touched_at_ms FROM account \
          WHERE touched_at_ms < ?1 AND amount > 0 LIMIT 100";
     let lapsed = || -> rusqlite::Result<Vec<Account>> {

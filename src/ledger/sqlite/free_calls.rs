@@ -47,12 +47,12 @@ const COLUMNS: &str = "event, client, capability, waived_by, why, at_ms";
 #[async_trait::async_trait]
 impl FreeCalls for SqliteLedger {
     async fn note_free(&self, calls: Vec<FreeCall>) -> Result<()> {
-        self.write(move |connection| note(connection, &calls).map_err(|e| failure(&e)))
+        self.write(move |books| note(books.connection(), &calls).map_err(|e| failure(&e)))
             .await
     }
 
     async fn spend_free(&self, call: FreeCall, limits: FreeLimits) -> Result<FreeSpend> {
-        self.write(move |connection| spend(connection, &call, limits).map_err(|e| failure(&e)))
+        self.write(move |books| spend(books.connection(), &call, limits).map_err(|e| failure(&e)))
             .await
     }
 
@@ -80,10 +80,10 @@ impl FreeCalls for SqliteLedger {
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
         // Each in a job of its own: a job makes one write.
         let old = self
-            .write(move |connection| delete(connection, OLD, millis(before)))
+            .write(move |books| delete(books.connection(), OLD, millis(before)))
             .await?;
         let too_many = self
-            .write(move |connection| delete(connection, TOO_MANY, keep))
+            .write(move |books| delete(books.connection(), TOO_MANY, keep))
             .await?;
         Ok(old + too_many)
     }

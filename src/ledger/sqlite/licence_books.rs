@@ -62,7 +62,7 @@ impl LicenceBooks for SqliteLedger {
             .map(|revoked| serde_json::json!([revoked.id, millis(revoked.expires_at)]))
             .collect();
         let batch = serde_json::Value::Array(batch).to_string();
-        self.write(move |connection| execute(connection, NOTE, (issuer, batch)).map(drop))
+        self.write(move |books| execute(books.connection(), NOTE, (issuer, batch)).map(drop))
             .await
     }
 
@@ -93,7 +93,7 @@ impl LicenceBooks for SqliteLedger {
     }
 
     async fn forget_revoked(&self, before: Timestamp) -> Result<usize> {
-        self.write(move |connection| execute(connection, FORGET, [millis(before)]))
+        self.write(move |books| execute(books.connection(), FORGET, [millis(before)]))
             .await
     }
 
@@ -102,7 +102,8 @@ impl LicenceBooks for SqliteLedger {
             "INSERT OR REPLACE INTO licence_feed (issuer, cursor, read_at_ms) VALUES (?1, ?2, ?3)";
         let issuer = issuer.to_owned();
         let read_at = position.read_at.map(millis);
-        self.write(move |connection| {
+        self.write(move |books| {
+            let connection = books.connection();
             execute(connection, SET, (issuer, position.cursor, read_at)).map(drop)
         })
         .await
@@ -136,7 +137,8 @@ impl LicenceBooks for SqliteLedger {
             "SELECT 1 FROM licence_holder WHERE issuer = ?1 AND id = ?2 AND client = ?3";
         let holder = (issuer.to_owned(), id.to_owned(), client.to_string());
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        self.write(move |connection| {
+        self.write(move |books| {
+            let connection = books.connection();
             let (issuer, id, client) = holder;
             execute(connection, ADMIT, (&issuer, &id, &client, most))?;
             connection
@@ -150,7 +152,8 @@ impl LicenceBooks for SqliteLedger {
     async fn note_issued(&self, licence: IssuedLicence) -> Result<IssuedLicence> {
         const ISSUE: &str = "INSERT OR IGNORE INTO licence_issued \
              (id, holder, purchase, capabilities, issued_at_ms, expires_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.write(move |connection| {
+        self.write(move |books| {
+            let connection = books.connection();
             let values = (
                 &licence.id,
                 licence.holder.to_string(),
@@ -171,7 +174,8 @@ impl LicenceBooks for SqliteLedger {
              revoked_nth = (SELECT coalesce(max(revoked_nth), 0) + 1 FROM licence_issued) \
              WHERE id = ?1 AND revoked_at_ms IS NULL";
         let id = id.to_owned();
-        self.write(move |connection| {
+        self.write(move |books| {
+            let connection = books.connection();
             execute(connection, TAKE, (&id, millis(at)))?;
             issued(connection, &id).map_err(|e| failure(&e))
         })

@@ -4,15 +4,23 @@
 //! one flush. Several processes may have the file open.
 
 mod accounts;
+mod books;
 mod free_calls;
 mod licence_books;
 mod moves;
 mod reader;
+mod recent;
 mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+/// How any SQLite file of this crate is made, opened and complained about.
+pub(crate) mod file {
+    pub(crate) use super::failure;
+    pub(crate) use super::schema::{connect, create, into_wal};
+}
 
 use std::fmt;
 use std::path::Path;
@@ -23,8 +31,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Applied, Caller, Entry, EntryFilter, Ledger, NewEntry, OpenLimits, Opened, Retention, Standing,
-    Transition,
+    Applied, Caller, Entry, EntryFilter, Ledger, LetIn, NewEntry, OpenLimits, Opened, Retention,
+    Standing, Transition,
 };
 use crate::error::{Error, Result};
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
@@ -65,7 +73,9 @@ impl SqliteLedger {
         let (to_write, to_read) = (schema::writer(path)?, schema::reader(path)?);
         let (jobs, job_queue) = mpsc::channel(QUEUE);
         let (questions, question_queue) = mpsc::channel(QUEUE);
-        let writer = spawn("ledger-writer", move || writer::run(&to_write, job_queue))?;
+        let writer = spawn("ledger-writer", move || {
+            writer::run(books::Books::new(to_write), job_queue);
+        })?;
         let reader = spawn("ledger-reader", move || {
             reader::run(&to_read, question_queue);
         })?;
@@ -79,7 +89,7 @@ impl SqliteLedger {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut books::Books) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (job, answer) = writer::job(work);
         hand_over(self.jobs.as_ref(), job, answer).await
@@ -138,7 +148,7 @@ impl fmt::Debug for SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn open(&self, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
-        self.write(move |connection| moves::open(connection, new, limits))
+        self.write(move |books| moves::open(books, new, limits))
             .await
     }
 
@@ -149,7 +159,7 @@ impl Ledger for SqliteLedger {
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
-        self.write(move |connection| moves::apply(connection, &id, moves, at))
+        self.write(move |books| moves::apply(books, &id, moves, at))
             .await
     }
 
@@ -160,7 +170,7 @@ impl Ledger for SqliteLedger {
         at: Timestamp,
     ) -> Result<Option<Entry>> {
         let caller = *caller;
-        self.write(move |connection| moves::claim(connection, &caller, interaction, at))
+        self.write(move |books| moves::claim(books, &caller, interaction, at))
             .await
     }
 
@@ -172,7 +182,17 @@ impl Ledger for SqliteLedger {
 
     async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
         let event = *event;
-        self.write(move |connection| moves::note_answered(connection, &event, at))
+        self.write(move |books| moves::note_answered(books, &event, at))
+            .await
+    }
+
+    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
+        self.write(move |books| moves::note_let_in(books, &events))
+            .await
+    }
+
+    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
+        self.read(move |connection| reader::let_in_since(connection, since))
             .await
     }
 
@@ -184,15 +204,18 @@ impl Ledger for SqliteLedger {
         } = retention;
         // Each in a job of its own: a job makes one write.
         let unpaid = self
-            .write(move |c| moves::forget_unpaid(c, unpaid_before))
+            .write(move |books| moves::forget_unpaid(books, unpaid_before))
             .await?;
         let responses = self
-            .write(move |c| moves::forget_responses(c, responses_before))
+            .write(move |books| moves::forget_responses(books, responses_before))
             .await?;
         let answered = self
-            .write(move |c| moves::forget_answered(c, answered_before))
+            .write(move |books| moves::forget_answered(books, answered_before))
             .await?;
-        Ok(unpaid + responses + answered)
+        let let_in = self
+            .write(move |books| moves::forget_let_in(books, answered_before))
+            .await?;
+        Ok(unpaid + responses + answered + let_in)
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {
@@ -209,7 +232,7 @@ impl Ledger for SqliteLedger {
 }
 
 /// What went wrong, in words that name no path and no content, and what to do.
-fn failure(error: &rusqlite::Error) -> Error {
+pub(crate) fn failure(error: &rusqlite::Error) -> Error {
     let message = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => return damaged(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

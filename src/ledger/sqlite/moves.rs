@@ -2,17 +2,29 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::books::Books;
 use super::rows::{self, Stored, columns};
 use super::{failure, reader};
 use crate::error::{Error, Result};
-use crate::ledger::{Applied, Caller, Entry, Move, NewEntry, OpenLimits, Opened, Transition};
+use crate::ledger::{
+    Applied, Caller, Entry, LET_IN_AT_MOST, LetIn, Move, NewEntry, OpenLimits, Opened, Transition,
+};
 use crate::payment::{PaymentInteraction, RequestEventId, Timestamp};
 
-/// Reads no further than the limit: its cost does not grow with the offers that are open.
-pub(super) const OPEN_OF_CLIENT: &str = "SELECT count(*) FROM (SELECT 1 FROM entry INDEXED BY entry_open \
-     WHERE client = ?1 AND is_open = 1 LIMIT ?2)";
-
-const OPEN_IN_ALL: &str = "SELECT open_offers FROM tally";
+/// Everything that may keep an offer from being opened, in one question: an entry that the event opened or claimed, an
+/// authorization, an open offer of the same call, and how many the client has. It reads no further than the limit, so its
+/// cost does not grow with the offers that are open.
+///
+/// ?1 event, ?2 client, ?3 identity, ?4 whether under explicit gating, ?5 limit.
+pub(super) const OBSTACLES: &str = "SELECT \
+     EXISTS (SELECT 1 FROM entry WHERE id = ?1), \
+     EXISTS (SELECT 1 FROM entry INDEXED BY entry_claimed_by WHERE claimed_by = ?1 AND claimed_by <> id), \
+     EXISTS (SELECT 1 FROM entry INDEXED BY entry_authorization WHERE client = ?2 AND identity = ?3 \
+         AND is_authorization = 1 AND (?4 OR interaction = 'transparent')), \
+     ?4 AND EXISTS (SELECT 1 FROM entry INDEXED BY entry_open WHERE client = ?2 AND identity = ?3 \
+         AND is_open = 1 AND interaction = 'explicit_gating'), \
+     (SELECT count(*) FROM (SELECT 1 FROM entry INDEXED BY entry_open \
+         WHERE client = ?2 AND is_open = 1 LIMIT ?5))";
 
 pub(super) const OUTSTANDING: &str = concat!(
     "SELECT ",
@@ -27,73 +39,97 @@ pub(super) const OLDEST_AUTHORIZATION: &str = concat!(
     columns!(),
     " FROM entry INDEXED BY entry_authorization \
      WHERE client = ?1 AND identity = ?2 AND is_authorization = 1 \
-     AND (?3 OR interaction = 'transparent') ORDER BY quoted_at_ms, id LIMIT 1"
+     AND (?3 OR interaction = 'transparent') ORDER BY quoted_at_ms, number LIMIT 1"
 );
 
 /// See [`Ledger::open`](crate::ledger::Ledger::open).
-pub(super) fn open(connection: &Connection, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
-    write_new(connection, new, limits).map_err(|e| failure(&e))
+pub(super) fn open(books: &mut Books, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
+    write_new(books, new, limits).map_err(|e| failure(&e))
 }
 
-fn write_new(
-    connection: &Connection,
-    new: NewEntry,
-    limits: OpenLimits,
-) -> rusqlite::Result<Opened> {
-    if let Some(entry) = reader::of_event(connection, &new.id)? {
-        return Ok(Opened::Exists(entry));
+fn write_new(books: &mut Books, new: NewEntry, limits: OpenLimits) -> rusqlite::Result<Opened> {
+    let (client, identity) = (new.client.to_string(), new.identity.to_string());
+    let explicit = new.interaction == PaymentInteraction::ExplicitGating;
+    let most = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+    let per_client = most(limits.per_client);
+    let (opened, claimed, authorized, outstanding, of_client) =
+        books.connection().prepare_cached(OBSTACLES)?.query_row(
+            (new.id.to_string(), &client, &identity, explicit, per_client),
+            |row| {
+                Ok((
+                    row.get::<_, bool>(0)?,
+                    row.get::<_, bool>(1)?,
+                    row.get::<_, bool>(2)?,
+                    row.get::<_, bool>(3)?,
+                    row.get::<_, i64>(4)?,
+                ))
+            },
+        )?;
+    if opened || claimed {
+        let entry = reader::of_event(books.connection(), &new.id)?;
+        return entry
+            .map(Opened::Exists)
+            .ok_or(rusqlite::Error::QueryReturnedNoRows);
     }
-    let caller = Caller::new(new.client, new.id, new.identity);
-    if oldest(connection, &caller, new.interaction)?.is_some() {
+    if authorized {
         return Ok(Opened::Authorized);
     }
-    let client = new.client.to_string();
-    if new.interaction == PaymentInteraction::ExplicitGating {
-        let outstanding = connection
+    if outstanding {
+        let stored = books
+            .connection()
             .prepare_cached(OUTSTANDING)?
-            .query_row((&client, new.identity.to_string()), rows::read)
-            .optional()?;
-        if let Some(stored) = outstanding {
-            return Ok(Opened::Outstanding(stored.entry));
-        }
+            .query_row((&client, &identity), rows::read)?;
+        return Ok(Opened::Outstanding(stored.entry));
     }
-    let most = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
-    let count = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
-        connection
-            .prepare_cached(sql)?
-            .query_row(values, |row| row.get::<_, i64>(0))
-    };
-    if count(OPEN_IN_ALL, &[])? >= most(limits.total) {
-        return Ok(Opened::Full);
-    }
-    let per_client = most(limits.per_client);
-    if count(OPEN_OF_CLIENT, &[&client, &per_client])? >= per_client {
+    if of_client >= per_client || books.open_offers()? >= most(limits.total) {
         return Ok(Opened::Full);
     }
     let entry = Entry::quoted(new);
-    rows::insert(connection, &entry)?;
+    let number = rows::insert(books.connection(), &entry)?;
+    books.note_opened(1);
+    books.recent.keep(Stored {
+        number,
+        entry: entry.clone(),
+    });
     Ok(Opened::New(entry))
 }
 
 /// See [`Ledger::apply`](crate::ledger::Ledger::apply).
 pub(super) fn apply(
-    connection: &Connection,
+    books: &mut Books,
     id: &RequestEventId,
     moves: Vec<Transition>,
     at: Timestamp,
 ) -> Result<Applied> {
-    let stored = reader::stored(connection, id)
-        .map_err(|e| failure(&e))?
-        .ok_or_else(|| Error::ledger("no such entry"))?;
+    let stored = match books.recent.take(id) {
+        Some(stored) => stored,
+        None => reader::stored(books.connection(), id)
+            .map_err(|e| failure(&e))?
+            .ok_or_else(|| Error::ledger("no such entry"))?,
+    };
     let applied = stored.entry.make_all(moves, at);
-    if let Applied::Moved(moved) = &applied {
-        match rows::update(connection, &stored, moved) {
-            // Another entry has this payment request: one payment would settle both.
-            Err(error) if is_taken(&error) => return Ok(Applied::Refused(stored.entry)),
-            updated => updated.map_err(|e| failure(&e))?,
-        }
+    let Applied::Moved(moved) = &applied else {
+        books.recent.keep(stored);
+        return Ok(applied);
+    };
+    match write_move(books, &stored, moved) {
+        // Another entry has this payment request: one payment would settle both.
+        Err(error) if is_taken(&error) => Ok(Applied::Refused(stored.entry)),
+        Err(error) => Err(failure(&error)),
+        Ok(()) => Ok(applied),
     }
-    Ok(applied)
+}
+
+/// Writes a move down and remembers it.
+fn write_move(books: &mut Books, stored: &Stored, moved: &Entry) -> rusqlite::Result<()> {
+    rows::update(books.connection(), stored, moved)?;
+    let open = |entry: &Entry| i64::from(entry.state.is_open_offer());
+    books.note_opened(open(moved) - open(&stored.entry));
+    books.recent.keep(Stored {
+        number: stored.number,
+        entry: moved.clone(),
+    });
+    Ok(())
 }
 
 fn is_taken(error: &rusqlite::Error) -> bool {
@@ -104,37 +140,64 @@ fn is_taken(error: &rusqlite::Error) -> bool {
 
 /// See [`Ledger::note_answered`](crate::ledger::Ledger::note_answered).
 pub(super) fn note_answered(
-    connection: &Connection,
+    books: &mut Books,
     event: &RequestEventId,
     at: Timestamp,
 ) -> Result<bool> {
     const NOTE: &str = "INSERT OR IGNORE INTO answered (event, at_ms) VALUES (?1, ?2)";
-    change(connection, NOTE, (event.to_string(), rows::millis(at))).map(|noted| noted == 1)
+    change(books, NOTE, (event.to_string(), rows::millis(at))).map(|noted| noted == 1)
+}
+
+/// See [`Ledger::note_let_in`](crate::ledger::Ledger::note_let_in). The one job of several statements: what an error leaves of
+/// it does no harm.
+pub(super) fn note_let_in(books: &mut Books, events: &[LetIn]) -> Result<()> {
+    const NOTE: &str = "INSERT INTO let_in (event, at_ms) VALUES (?1, ?2)";
+    for noted in events {
+        change(
+            books,
+            NOTE,
+            (noted.event.to_string(), rows::millis(noted.at)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets events that were let in, the oldest first: they are in order, so the oldest ones tell whether there is more to do.
+pub(super) fn forget_let_in(books: &mut Books, before: Timestamp) -> Result<usize> {
+    const FORGET: &str = "DELETE FROM let_in WHERE number IN (SELECT number FROM let_in ORDER BY number LIMIT 2000) \
+         AND (at_ms < ?1 OR number <= (SELECT max(number) FROM let_in) - ?2)";
+    let most = i64::try_from(LET_IN_AT_MOST).unwrap_or(i64::MAX);
+    change(books, FORGET, (rows::millis(before), most))
 }
 
 /// Forgets entries that ended unpaid.
-pub(super) fn forget_unpaid(connection: &Connection, before: Timestamp) -> Result<usize> {
-    const FORGET: &str = "DELETE FROM entry WHERE number IN (SELECT number FROM entry \
-         WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < ?1 LIMIT 500)";
-    change(connection, FORGET, [rows::millis(before)])
+pub(super) fn forget_unpaid(books: &mut Books, before: Timestamp) -> Result<usize> {
+    books.recent.forget();
+    change(books, FORGET_UNPAID, [rows::millis(before)])
 }
+
+pub(super) const FORGET_UNPAID: &str = "DELETE FROM entry WHERE number IN (SELECT number FROM entry \
+     INDEXED BY entry_unpaid WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < ?1 LIMIT 500)";
 
 /// Forgets the stored responses of delivered entries.
-pub(super) fn forget_responses(connection: &Connection, before: Timestamp) -> Result<usize> {
-    const FORGET: &str = "UPDATE entry SET response = NULL WHERE number IN (SELECT number FROM entry \
-         WHERE state = 'delivered' AND quoted_at_ms < ?1 AND response IS NOT NULL LIMIT 500)";
-    change(connection, FORGET, [rows::millis(before)])
+pub(super) fn forget_responses(books: &mut Books, before: Timestamp) -> Result<usize> {
+    change(books, FORGET_RESPONSES, [rows::millis(before)])
 }
+
+/// Only a delivered entry has a response, and a delivered entry is not remembered.
+pub(super) const FORGET_RESPONSES: &str = "UPDATE entry SET response = NULL WHERE number IN (SELECT number FROM entry \
+     INDEXED BY entry_response WHERE response IS NOT NULL AND quoted_at_ms < ?1 LIMIT 500)";
 
 /// Forgets events that were answered without an entry.
-pub(super) fn forget_answered(connection: &Connection, before: Timestamp) -> Result<usize> {
+pub(super) fn forget_answered(books: &mut Books, before: Timestamp) -> Result<usize> {
     const FORGET: &str = "DELETE FROM answered WHERE event IN \
          (SELECT event FROM answered WHERE at_ms < ?1 LIMIT 500)";
-    change(connection, FORGET, [rows::millis(before)])
+    change(books, FORGET, [rows::millis(before)])
 }
 
-fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
-    connection
+fn change(books: &Books, sql: &str, values: impl rusqlite::Params) -> Result<usize> {
+    books
+        .connection()
         .prepare_cached(sql)
         .and_then(|mut statement| statement.execute(values))
         .map_err(|e| failure(&e))
@@ -142,29 +205,37 @@ fn change(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> 
 
 /// See [`Ledger::claim_authorization`](crate::ledger::Ledger::claim_authorization).
 pub(super) fn claim(
-    connection: &Connection,
+    books: &mut Books,
     caller: &Caller,
     interaction: PaymentInteraction,
     at: Timestamp,
 ) -> Result<Option<Entry>> {
-    if reader::of_event(connection, &caller.event)
-        .map_err(|e| failure(&e))?
-        .is_some()
-    {
+    claim_oldest(books, caller, interaction, at).map_err(|e| failure(&e))
+}
+
+fn claim_oldest(
+    books: &mut Books,
+    caller: &Caller,
+    interaction: PaymentInteraction,
+    at: Timestamp,
+) -> rusqlite::Result<Option<Entry>> {
+    if reader::of_event(books.connection(), &caller.event)?.is_some() {
         return Ok(None);
     }
-    let Some(stored) = oldest(connection, caller, interaction).map_err(|e| failure(&e))? else {
+    let Some(stored) = oldest(books.connection(), caller, interaction)? else {
         return Ok(None);
     };
     let mut claimed = stored.entry.clone();
     let by = caller.event;
-    match claimed.make(Transition::Claim { by }, at) {
-        Move::To(_) if stored.entry.is_claimable_under(interaction) => {
-            rows::update(connection, &stored, &claimed).map_err(|e| failure(&e))?;
-            Ok(Some(claimed))
-        }
-        _ => Ok(None),
+    if !stored.entry.is_claimable_under(interaction)
+        || !matches!(claimed.make(Transition::Claim { by }, at), Move::To(_))
+    {
+        return Ok(None);
     }
+    // The copy, if there is one, is the row before this move.
+    books.recent.take(&claimed.id);
+    write_move(books, &stored, &claimed)?;
+    Ok(Some(claimed))
 }
 
 fn oldest(

@@ -20,13 +20,13 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-const INSERT: &str = "INSERT INTO entry (id, client, identity, capability, amount, unit, pmi, interaction, state, \
+pub(super) const INSERT: &str = "INSERT INTO entry (id, client, identity, capability, amount, unit, pmi, interaction, state, \
      waiting, is_open, is_finished, is_authorization, quoted_at_ms, deadline_ms, route, description, meta, history, \
      request) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'quoted', ?9, 1, 0, 0, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
 /// A row, with its number.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) number: i64,
     pub(super) entry: Entry,
@@ -68,9 +68,9 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Stored> {
     })
 }
 
-/// Writes a new row.
-pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
-    connection.prepare_cached(INSERT)?.execute((
+/// Writes a new row; returns its number.
+pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
+    connection.prepare_cached(INSERT)?.insert((
         entry.id.to_string(),
         entry.client.to_string(),
         entry.identity.to_string(),
@@ -87,8 +87,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result
         &entry.meta,
         to_json(&entry.history)?,
         &entry.request,
-    ))?;
-    Ok(())
+    ))
 }
 
 /// Writes what a move changed, and only that: an untouched column costs no index.

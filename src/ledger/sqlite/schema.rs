@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 /// Marks a SQLite file as a ledger of ours (`PRAGMA application_id`): "toll".
 const APPLICATION_ID: i32 = 0x746f_6c6c;
 
-/// The schema that this version writes (`PRAGMA user_version`).
-const VERSION: i32 = 1;
+/// The schema that this version writes (`PRAGMA user_version`). Version 1 kept an index by state, which every move changed,
+/// and counted open offers by triggers.
+const VERSION: i32 = 2;
 
 /// How long one process waits for another that writes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -26,8 +27,9 @@ const CHECKED_UP_TO: i64 = 64 << 20;
 /// One row per payment request, for people too: `sqlite3 tollkeeper.db 'SELECT * FROM entry'`.
 ///
 /// `is_open`, `is_finished` and `is_authorization` repeat what `state` and `waiting` say, so that a move touches only the
-/// indexes that it changes. Open offers are counted by triggers, in the same statement that opens or closes one.
-const SCHEMA: &str = "
+/// indexes that it changes. The states are checked one by one, because a list of more than two is built anew, as a table of
+/// its own, for every row that is written.
+const ENTRY: &str = "
 CREATE TABLE entry (
     number             INTEGER PRIMARY KEY,
     id                 TEXT NOT NULL UNIQUE,
@@ -38,11 +40,11 @@ CREATE TABLE entry (
     unit               TEXT NOT NULL,
     pmi                TEXT NOT NULL,
     interaction        TEXT NOT NULL,
-    state              TEXT NOT NULL CHECK (state IN
-        ('quoted', 'issued', 'settled', 'claimed', 'delivered', 'abandoned', 'expired')),
-    waiting            INTEGER NOT NULL CHECK (waiting IN (0, 1)),
-    is_open            INTEGER NOT NULL CHECK (is_open = (state IN ('quoted', 'issued'))),
-    is_finished        INTEGER NOT NULL CHECK (is_finished = (state IN ('delivered', 'abandoned'))),
+    state              TEXT NOT NULL CHECK (state = 'quoted' OR state = 'issued' OR state = 'settled' OR
+        state = 'claimed' OR state = 'delivered' OR state = 'abandoned' OR state = 'expired'),
+    waiting            INTEGER NOT NULL CHECK (waiting = 0 OR waiting = 1),
+    is_open            INTEGER NOT NULL CHECK (is_open = (state = 'quoted' OR state = 'issued')),
+    is_finished        INTEGER NOT NULL CHECK (is_finished = (state = 'delivered' OR state = 'abandoned')),
     is_authorization   INTEGER NOT NULL CHECK (is_authorization = (state = 'settled' AND waiting = 0)),
     quoted_at_ms       INTEGER NOT NULL,
     deadline_ms        INTEGER NOT NULL,
@@ -58,35 +60,64 @@ CREATE TABLE entry (
     request            TEXT,
     response           TEXT
 ) STRICT;
+";
 
+/// Most of them hold only the few rows that are asked for by them, so that a paid call enters and leaves few.
+const INDEXES: &str = "
 CREATE INDEX entry_open          ON entry (client, identity) WHERE is_open = 1;
 CREATE INDEX entry_unfinished    ON entry (client, identity, quoted_at_ms) WHERE is_finished = 0;
+CREATE INDEX entry_unfinished_at ON entry (quoted_at_ms, id) WHERE is_finished = 0;
 CREATE INDEX entry_authorization ON entry (client, identity, quoted_at_ms) WHERE is_authorization = 1;
 CREATE INDEX entry_claimed_by    ON entry (claimed_by) WHERE claimed_by <> id;
-CREATE INDEX entry_state         ON entry (state, quoted_at_ms);
 CREATE INDEX entry_quoted_at     ON entry (quoted_at_ms, id);
+CREATE INDEX entry_unpaid        ON entry (quoted_at_ms) WHERE state IN ('abandoned', 'expired');
+CREATE INDEX entry_response      ON entry (quoted_at_ms) WHERE response IS NOT NULL;
 
 CREATE UNIQUE INDEX entry_reference ON entry (pmi, reference) WHERE reference IS NOT NULL;
+";
 
+/// `tally` is kept by the writer, once for each commit.
+const BESIDE: &str = "
 CREATE TABLE answered (event TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX answered_at ON answered (at_ms);
 
 CREATE TABLE tally (open_offers INTEGER NOT NULL) STRICT;
 INSERT INTO tally VALUES (0);
-
-CREATE TRIGGER entry_opens AFTER INSERT ON entry WHEN new.is_open = 1
-    BEGIN UPDATE tally SET open_offers = open_offers + 1; END;
-CREATE TRIGGER entry_opens_or_closes AFTER UPDATE OF is_open ON entry WHEN new.is_open <> old.is_open
-    BEGIN UPDATE tally SET open_offers = open_offers + new.is_open - old.is_open; END;
-CREATE TRIGGER entry_goes AFTER DELETE ON entry WHEN old.is_open = 1
-    BEGIN UPDATE tally SET open_offers = open_offers - 1; END;
 ";
+
+/// Read as a whole at the start and otherwise only written, so it needs no index.
+const LET_IN: &str = "
+CREATE TABLE let_in (number INTEGER PRIMARY KEY, event TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+";
+
+/// The columns are the same, in the same order.
+const AWAY_FROM_1: &str = "
+DROP TRIGGER entry_opens;
+DROP TRIGGER entry_opens_or_closes;
+DROP TRIGGER entry_goes;
+ALTER TABLE entry RENAME TO former_entry;
+";
+const INTO_2: &str = "
+INSERT INTO entry SELECT * FROM former_entry;
+DROP TABLE former_entry;
+";
+
+/// What the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Empty.
+    Nothing,
+    /// A ledger of an earlier version.
+    Former,
+    /// A ledger of this version.
+    Ours,
+}
 
 /// Opens the file for writing, makes it if there is none, and checks that it can be trusted.
 pub(super) fn writer(path: &Path) -> Result<Connection> {
     create(path)?;
     let mut connection = connect(path)?;
-    let fresh = examine(&connection)?;
+    let found = examine(&connection)?;
     if connection.is_readonly("main").map_err(|e| failure(&e))? {
         return Err(read_only());
     }
@@ -94,10 +125,15 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     connection
         .execute_batch(
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 16000;
-             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
+             PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| failure(&e))?;
-    if fresh {
+    if found == Found::Former {
+        // What is damaged must not be copied over.
+        check_pages(&connection)?;
+        tracing::info!("the ledger is of an earlier version; it is being converted");
+    }
+    if found != Found::Ours {
         install(&mut connection)?;
     }
     add_tables(&connection)?;
@@ -118,7 +154,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
 }
 
 /// Makes an empty file that only its owner can read, unless there is a file. SQLite gives its side files the same mode.
-fn create(path: &Path) -> Result<()> {
+pub(crate) fn create(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -158,7 +194,7 @@ fn read_only() -> Error {
     )
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+pub(crate) fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| failure(&e))?;
     connection.busy_timeout(BUSY).map_err(|e| failure(&e))?;
@@ -170,8 +206,8 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Whether the file is empty; an error if it is somebody else's, damaged, or from a later version.
-fn examine(connection: &Connection) -> Result<bool> {
+/// What the file is; an error if it is somebody else's, damaged, or from a later version.
+fn examine(connection: &Connection) -> Result<Found> {
     let number = |pragma: &str| {
         connection
             .query_row(pragma, [], |row| row.get::<_, i32>(0))
@@ -181,11 +217,12 @@ fn examine(connection: &Connection) -> Result<bool> {
     let version = number("PRAGMA user_version")?;
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, version) {
-        (APPLICATION_ID, VERSION) => Ok(false),
+        (APPLICATION_ID, VERSION) => Ok(Found::Ours),
+        (APPLICATION_ID, 1) => Ok(Found::Former),
         (APPLICATION_ID, newer) if newer > VERSION => Err(Error::ledger(format!(
             "the ledger was written by a later version (schema {newer}, this version knows {VERSION}); use that version"
         ))),
-        (0, 0) if objects == 0 => Ok(true),
+        (0, 0) if objects == 0 => Ok(Found::Nothing),
         _ => Err(Error::ledger(
             "the file is a SQLite database, but not a ledger of Tollkeeper; name another file",
         )),
@@ -194,7 +231,7 @@ fn examine(connection: &Connection) -> Result<bool> {
 
 /// Write-ahead logging: readers never wait for the writer, and a commit is one flush. Another process that opens the file
 /// at the same moment can be in the way for a moment.
-fn into_wal(connection: &Connection) -> Result<()> {
+pub(crate) fn into_wal(connection: &Connection) -> Result<()> {
     let mut tries = 0;
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
@@ -216,15 +253,22 @@ fn into_wal(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Writes the schema, unless another process was faster.
+/// Writes the schema, or carries the rows over into it, unless another process was faster.
 fn install(connection: &mut Connection) -> Result<()> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(|e| failure(&e))?;
-    if examine(&transaction)? {
+    let steps: &[&str] = match examine(&transaction)? {
+        Found::Nothing => &[ENTRY, INDEXES, BESIDE, LET_IN],
+        Found::Former => &[AWAY_FROM_1, ENTRY, INTO_2, INDEXES, LET_IN],
+        Found::Ours => &[],
+    };
+    for step in steps {
+        transaction.execute_batch(step).map_err(|e| failure(&e))?;
+    }
+    if !steps.is_empty() {
         transaction
-            .execute_batch(SCHEMA)
-            .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
+            .pragma_update(None, "application_id", APPLICATION_ID)
             .and_then(|()| transaction.pragma_update(None, "user_version", VERSION))
             .map_err(|e| failure(&e))?;
     }
@@ -270,7 +314,7 @@ fn check_pages(connection: &Connection) -> Result<()> {
     Err(super::damaged())
 }
 
-/// Puts the count of open offers right, should somebody have edited the file with triggers off.
+/// Puts the count of open offers right, should somebody have edited the file by hand.
 fn recount(connection: &Connection) -> rusqlite::Result<()> {
     let counted: Option<i64> = connection
         .query_row("SELECT open_offers FROM tally", [], |row| row.get(0))

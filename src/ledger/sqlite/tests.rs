@@ -19,13 +19,13 @@ fn file(folder: &TempDir) -> std::path::PathBuf {
     folder.path().join("ledger.db")
 }
 
-fn event(n: u16) -> RequestEventId {
+pub(super) fn event(n: u16) -> RequestEventId {
     let mut bytes = [0; 32];
     bytes[..2].copy_from_slice(&n.to_be_bytes());
     RequestEventId::from_bytes(bytes)
 }
 
-fn new(n: u16, capability: &str) -> NewEntry {
+pub(super) fn new(n: u16, capability: &str) -> NewEntry {
     NewEntry {
         id: event(n),
         client: ClientPubkey::from_bytes([1; 32]),
@@ -44,13 +44,17 @@ fn new(n: u16, capability: &str) -> NewEntry {
 }
 
 fn issue() -> Transition {
+    issue_as("1")
+}
+
+fn issue_as(reference: &str) -> Transition {
     let amount = Amount::new(7, Unit::SATS).unwrap();
     Transition::Issue {
         payment_request: PaymentRequest::new(
             "fake".parse().unwrap(),
             amount,
             PayReq::new("fake:1"),
-            "1",
+            reference,
         ),
         watch_until: AT,
     }
@@ -234,6 +238,93 @@ fn a_later_schema_is_refused() {
     assert!(refusal(&path).contains("later version (schema 99"));
 }
 
+#[tokio::test]
+async fn a_ledger_of_the_first_version_is_carried_over_with_every_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, former) = (file(&folder), folder.path().join("former.db"));
+    let ledger = SqliteLedger::open(&path).unwrap();
+    for n in 0..6 {
+        open(&ledger, n).await;
+        let moves = [
+            issue_as(&n.to_string()),
+            settle(),
+            Transition::Claim { by: event(n) },
+        ];
+        let moves = moves.into_iter().take(n.into()).collect();
+        ledger.apply(&event(n), moves, AT).await.unwrap();
+    }
+    ledger.note_answered(&event(99), AT).await.unwrap();
+    let everything = EntryFilter::new(vec![], 100);
+    let before = ledger.list(&everything).await.unwrap();
+    drop(ledger);
+
+    // The same rows as the first version wrote them.
+    let connection = Connection::open(&former).unwrap();
+    connection
+        .execute_batch(include_str!("schema_1.sql"))
+        .unwrap();
+    connection
+        .execute("ATTACH ?1 AS later", [path.to_str().unwrap()])
+        .unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO entry SELECT * FROM later.entry; INSERT INTO answered SELECT * FROM later.answered;
+             PRAGMA main.application_id = 0x746f6c6c; PRAGMA main.user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+
+    let ledger = SqliteLedger::open(&former).unwrap();
+    assert_eq!(ledger.list(&everything).await.unwrap(), before);
+    assert!(!ledger.note_answered(&event(99), AT).await.unwrap());
+    // Two are open: one quoted, one issued.
+    let limits = OpenLimits::new(100, 3);
+    for (n, full) in [(20, false), (21, true)] {
+        let opened = ledger.open(new(n, "tool:add"), limits).await.unwrap();
+        assert_eq!(opened == Opened::Full, full, "{opened:?}");
+    }
+    ledger
+        .apply(&event(20), vec![issue_as("20"), settle()], AT)
+        .await
+        .unwrap();
+    drop(ledger);
+    let ledger = SqliteLedger::open(&former).unwrap();
+    assert_eq!(
+        ledger.list(&everything).await.unwrap().len(),
+        before.len() + 1
+    );
+}
+
+/// What one process remembers of a row must not outlive a write of another.
+#[tokio::test]
+async fn a_copy_is_never_older_than_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledgers = [0, 1].map(|_| SqliteLedger::open(file(&folder)).unwrap());
+    for n in 0..20 {
+        let (one, two) = (
+            &ledgers[usize::from(n % 2)],
+            &ledgers[usize::from((n + 1) % 2)],
+        );
+        open(one, n).await;
+        let issued = two
+            .apply(&event(n), vec![issue_as(&n.to_string())], AT)
+            .await
+            .unwrap();
+        assert!(matches!(issued, Applied::Moved(_)), "{issued:?}");
+        let settled = one.apply(&event(n), vec![settle()], AT).await.unwrap();
+        assert!(matches!(settled, Applied::Moved(_)), "{settled:?}");
+        let claim = || vec![Transition::Claim { by: event(n) }];
+        assert!(matches!(
+            two.apply(&event(n), claim(), AT).await.unwrap(),
+            Applied::Moved(_)
+        ));
+        assert!(matches!(
+            one.apply(&event(n), claim(), AT).await.unwrap(),
+            Applied::Refused(_)
+        ));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn only_the_owner_can_read_it() {
@@ -344,18 +435,21 @@ async fn every_question_walks_along_an_index() {
         (reader::BY_ID, "sqlite_autoindex_entry_1"),
         (reader::BY_CLAIMER, "entry_claimed_by"),
         (reader::UNFINISHED, "entry_unfinished"),
-        (moves::OPEN_OF_CLIENT, "COVERING INDEX entry_open"),
+        (moves::OBSTACLES, "COVERING INDEX entry_open"),
+        (moves::OBSTACLES, "entry_authorization"),
+        (moves::OBSTACLES, "entry_claimed_by"),
+        (moves::FORGET_UNPAID, "entry_unpaid"),
+        (moves::FORGET_RESPONSES, "entry_response"),
         (moves::OUTSTANDING, "entry_open"),
         (moves::OLDEST_AUTHORIZATION, "entry_authorization"),
+        (reader::ANYTHING, "entry_unfinished"),
+        (reader::ANYTHING, "entry_claimed_by"),
+        (reader::AUTHORIZATIONS, "entry_authorization"),
         (
-            "SELECT * FROM entry WHERE (quoted_at_ms, id) > (?1, ?2) AND state = 'issued' \
-             ORDER BY quoted_at_ms, id LIMIT 5",
-            "entry_state",
+            reader::PAGE_OF_UNFINISHED,
+            "entry_unfinished_at ((quoted_at_ms,id)>",
         ),
-        (
-            "SELECT * FROM entry WHERE (quoted_at_ms, id) > (?1, ?2) ORDER BY quoted_at_ms, id LIMIT 5",
-            "entry_quoted_at",
-        ),
+        (reader::PAGE_OF_ALL, "entry_quoted_at ((quoted_at_ms,id)>"),
     ] {
         let mut explain = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
@@ -369,6 +463,46 @@ async fn every_question_walks_along_an_index() {
         assert!(
             plan.iter().any(|step| step.contains(index)),
             "{sql}: {plan:?}"
+        );
+        assert!(
+            plan.iter().all(|step| !step.contains("TEMP B-TREE")),
+            "{sql}: {plan:?}"
+        );
+    }
+}
+
+/// A check that lists more than two values builds a table for itself each time: that cost more than the write.
+#[tokio::test]
+async fn no_write_builds_a_table_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder);
+    drop(SqliteLedger::open(&path).unwrap());
+    let connection = Connection::open(&path).unwrap();
+    let moves = [
+        "state",
+        "waiting",
+        "is_open",
+        "is_finished",
+        "is_authorization",
+    ];
+    let set = moves.map(|column| format!("{column} = ?")).join(", ");
+    for sql in [
+        moves::OBSTACLES.to_owned(),
+        rows::INSERT.to_owned(),
+        format!(
+            "UPDATE entry SET {set}, history = ?, reference = ?, response = ? WHERE number = ?"
+        ),
+    ] {
+        let mut explain = connection.prepare(&format!("EXPLAIN {sql}")).unwrap();
+        let nulls = vec![rusqlite::types::Null; explain.parameter_count()];
+        let steps: Vec<String> = explain
+            .query_map(rusqlite::params_from_iter(nulls), |row| row.get(1))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(
+            !steps.contains(&"OpenEphemeral".to_owned()),
+            "{sql}: {steps:?}"
         );
     }
 }

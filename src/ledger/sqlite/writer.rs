@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::books::Books;
 use super::failure;
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_micros(500);
 /// the others intact.
 ///
 /// It is given the error instead if there is no transaction.
-pub(super) type Job = Box<dyn FnOnce(Result<&Connection, &rusqlite::Error>) -> Told + Send>;
+pub(super) type Job = Box<dyn FnOnce(Result<&mut Books, &rusqlite::Error>) -> Told + Send>;
 
 /// Answers the caller of a job, once it is known what became of the commit.
 type Told = Box<dyn FnOnce(Fate<'_>) + Send>;
@@ -40,11 +40,11 @@ pub(super) enum Fate<'a> {
 
 /// A job with the way back to its caller.
 pub(super) fn job<T: Send + 'static>(
-    work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&mut Books) -> Result<T> + Send + 'static,
 ) -> (Job, oneshot::Receiver<Result<T>>) {
     let (reply, answer) = oneshot::channel();
-    let job = move |connection: Result<&Connection, &rusqlite::Error>| -> Told {
-        let done = connection.map_err(failure).and_then(work);
+    let job = move |books: Result<&mut Books, &rusqlite::Error>| -> Told {
+        let done = books.map_err(failure).and_then(work);
         Box::new(move |fate| {
             let told = match (done, fate) {
                 (Ok(_), Fate::Failed(error)) => Err(failure(error)),
@@ -61,29 +61,25 @@ pub(super) fn job<T: Send + 'static>(
 }
 
 /// Serves jobs until every sender is gone and the queue is empty.
-pub(super) fn run(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+pub(super) fn run(mut books: Books, mut jobs: mpsc::Receiver<Job>) {
     let mut pace = Pace::default();
     while let Some(first) = jobs.blocking_recv() {
-        commit_together(connection, first, &mut jobs, &mut pace);
+        commit_together(&mut books, first, &mut jobs, &mut pace);
     }
 }
 
 /// Makes `first` and whatever else comes one commit.
-fn commit_together(
-    connection: &Connection,
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-    pace: &mut Pace,
-) {
-    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-        return refuse_what_waits(connection, first, jobs, &error);
+fn commit_together(books: &mut Books, first: Job, jobs: &mut mpsc::Receiver<Job>, pace: &mut Pace) {
+    if let Err(error) = books.begin() {
+        return refuse_what_waits(books, first, jobs, &error);
     }
     let mut told = Vec::with_capacity(pace.expected.max(1));
     let mut next = Some(first);
     while let Some(job) = next {
-        told.push(job(Ok(connection)));
-        if connection.is_autocommit() {
+        told.push(job(Ok(books)));
+        if books.is_undone() {
             // The failure of this job took the whole transaction with it.
+            books.roll_back();
             return told.into_iter().for_each(|tell| tell(Fate::Undone));
         }
         next = (told.len() < BATCH)
@@ -91,16 +87,11 @@ fn commit_together(
             .flatten();
     }
     let begun = Instant::now();
-    let committed = connection.execute_batch("COMMIT");
+    let committed = books.commit();
     pace.note(told.len(), begun.elapsed());
     let fate = match &committed {
         Ok(()) => Fate::Kept,
-        Err(error) => {
-            if !connection.is_autocommit() {
-                let _ = connection.execute_batch("ROLLBACK");
-            }
-            Fate::Failed(error)
-        }
+        Err(error) => Fate::Failed(error),
     };
     for tell in told {
         tell(fate);
@@ -109,14 +100,12 @@ fn commit_together(
 
 /// No transaction could begin: tells everybody who waits now, rather than letting each wait as long again.
 fn refuse_what_waits(
-    connection: &Connection,
+    books: &mut Books,
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
     error: &rusqlite::Error,
 ) {
-    if !connection.is_autocommit() {
-        let _ = connection.execute_batch("ROLLBACK");
-    }
+    books.roll_back();
     first(Err(error))(Fate::Failed(error));
     for _ in 1..BATCH {
         match jobs.try_recv() {
@@ -129,8 +118,8 @@ fn refuse_what_waits(
 /// How many jobs to expect in a commit, and how long to wait for them.
 ///
 /// Callers that were answered together tend to come back together, a moment later. Going to the disk with the first of
-/// them would make the others wait for two flushes. So a commit waits for as many as the last one had, but far shorter
-/// than a flush takes.
+/// them would make the others wait for two flushes. So a commit waits for half as many as the last one had, but far shorter
+/// than a flush takes. Only half: while the others are on their way, the disk is not idle, and neither are they.
 #[derive(Debug, Default)]
 struct Pace {
     expected: usize,
@@ -158,7 +147,7 @@ impl Pace {
 
     /// Notes how many jobs the last commit had and how long its flush took.
     fn note(&mut self, jobs: usize, flush: Duration) {
-        self.expected = jobs;
+        self.expected = jobs / 2;
         self.patience = (flush / 4).min(PATIENCE);
     }
 }

@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::config::MAX_PLAIN_CONTENT;
+use super::config::{MAX_PLAIN_CONTENT, ServerInfo};
 use super::outbound;
 use super::server::NostrServerTransport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{CapTag, Tag};
 
-const SERVER: u16 = 11316;
-const TOOLS: u16 = 11317;
-const RESOURCES: u16 = 11318;
-const TEMPLATES: u16 = 11319;
-const PROMPTS: u16 = 11320;
-const RELAY_LIST: u16 = 10002;
+pub(super) const SERVER: u16 = 11316;
+pub(super) const TOOLS: u16 = 11317;
+pub(super) const RESOURCES: u16 = 11318;
+pub(super) const TEMPLATES: u16 = 11319;
+pub(super) const PROMPTS: u16 = 11320;
+pub(super) const RELAY_LIST: u16 = 10002;
+const PROFILE: u16 = 0;
 
 /// Bytes of `cap` tags on one announcement, at most: with more, relays refuse the event. The tags are hints; the lists
 /// themselves carry those of what they list.
@@ -43,6 +45,49 @@ impl Announcement {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+}
+
+/// What a server is to people, on Nostr (CEP-23, kind 0). What is absent is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Profile {
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its name as it likes to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// Where to read more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub website: Option<String>,
+    /// Address of a picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+    /// Address of a wide picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub banner: Option<String>,
+    /// Its name as an address (NIP-05).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nip05: Option<String>,
+    /// Where it takes tips (LUD-16).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lud16: Option<String>,
+}
+
+impl Profile {
+    /// The same, with what `info` says where it says nothing itself.
+    #[must_use]
+    pub fn or(mut self, info: &ServerInfo) -> Self {
+        self.name = self.name.or_else(|| info.name.clone());
+        self.about = self.about.or_else(|| info.about.clone());
+        self.website = self.website.or_else(|| info.website.clone());
+        self.picture = self.picture.or_else(|| info.picture.clone());
+        self
     }
 }
 
@@ -114,6 +159,17 @@ impl NostrServerTransport {
             .await
     }
 
+    /// Publishes who the server is to people (CEP-23).
+    ///
+    /// # Errors
+    ///
+    /// [`Transport`](crate::ErrorKind::Transport) if no relay took it.
+    pub async fn publish_profile(&self, profile: &Profile) -> Result<()> {
+        let content = serde_json::to_string(profile)
+            .map_err(|source| Error::wire("a profile cannot be written").with_source(source))?;
+        self.publish_announcement(PROFILE, content, &[]).await
+    }
+
     async fn publish_announcement(&self, kind: u16, content: String, tags: &[Tag]) -> Result<()> {
         if content.len() > MAX_PLAIN_CONTENT {
             let text = format!(
@@ -126,7 +182,12 @@ impl NostrServerTransport {
             .announcer
             .next_time(kind, nostr::Timestamp::now().as_secs());
         let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at))?;
-        self.relays.publish(&event).await
+        // Where it is looked for, and where it serves; one place is enough.
+        let Some(bootstrap) = &self.bootstrap else {
+            return self.relays.publish(&event).await;
+        };
+        let (own, theirs) = tokio::join!(self.relays.publish(&event), bootstrap.publish(&event));
+        own.or(theirs)
     }
 }
 

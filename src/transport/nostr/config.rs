@@ -141,6 +141,8 @@ pub(super) struct Settings {
     pub(super) relays: Vec<String>,
     pub(super) encryption: EncryptionMode,
     pub(super) gift_wrap: GiftWrapMode,
+    /// Messages that are too large for one event are taken, and sent, in pieces.
+    pub(super) oversized: bool,
     pub(super) ready_timeout: Duration,
 }
 
@@ -151,6 +153,7 @@ impl Settings {
             relays: Vec::new(),
             encryption: EncryptionMode::default(),
             gift_wrap: GiftWrapMode::default(),
+            oversized: true,
             ready_timeout: READY_TIMEOUT,
         }
     }

@@ -40,10 +40,7 @@ impl NostrKeys {
     /// The public key as `npub1…`.
     #[must_use]
     pub fn npub(&self) -> String {
-        self.0
-            .public_key()
-            .to_bech32()
-            .unwrap_or_else(|never| match never {})
+        npub(&self.0.public_key())
     }
 
     /// The public key of a server that signs with this key.
@@ -94,6 +91,10 @@ pub fn parse_server(text: &str) -> Result<(ServerPubkey, Vec<String>)> {
     }
     let key = PublicKey::parse(text).map_err(|source| wrong().with_source(source))?;
     Ok((ServerPubkey::from_bytes(key.to_bytes()), Vec::new()))
+}
+
+pub(super) fn npub(key: &PublicKey) -> String {
+    key.to_bech32().unwrap_or_else(|never| match never {})
 }
 
 pub(super) fn client_of(key: &PublicKey) -> ClientPubkey {

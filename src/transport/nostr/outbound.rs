@@ -6,55 +6,96 @@ use super::config::{
     EncryptionMode, GiftWrapMode, MAX_PLAIN_CONTENT, MESSAGE, ServerInfo, Settings,
 };
 use super::gift_wrap::{self, Wrap};
+use super::oversized::{self, SUPPORT_OVERSIZED};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payment::PaymentInteraction;
 use crate::transport::{Advertisement, Introduction};
-use crate::wire::Tag;
+use crate::wire::{ProgressToken, Tag};
 
 const PAYMENT_INTERACTION: &str = "payment_interaction";
 const SUPPORT_ENCRYPTION: &str = "support_encryption";
 pub(super) const SUPPORT_EPHEMERAL: &str = "support_encryption_ephemeral";
 
+/// Between the wrap of a route and the progress token of its request.
+const FRAMES: &str = ";frames=";
+
 /// How a reply travels: decided when the request came in, and readable after a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Route(pub Option<Wrap>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) wrap: Option<Wrap>,
+    /// The token under which the reply may come in pieces, if the client takes it so (N-122).
+    pub(super) frames: Option<ProgressToken>,
+}
 
 impl Route {
     /// The route of the answer to a message that came as `wrap` from a client that takes ephemeral wraps or not (N-111,
     /// N-112).
     pub(super) fn reply(wrap: Option<Wrap>, ephemeral: bool, mode: GiftWrapMode) -> Self {
-        Self(wrap.map(|wrap| match mode {
-            GiftWrapMode::Ephemeral => Wrap::Ephemeral,
-            GiftWrapMode::Persistent => Wrap::Persistent,
-            GiftWrapMode::Optional if ephemeral => Wrap::Ephemeral,
-            GiftWrapMode::Optional => wrap,
-        }))
+        wrap.map_or_else(Self::plain, |wrap| {
+            Self::wrapped(match mode {
+                GiftWrapMode::Ephemeral => Wrap::Ephemeral,
+                GiftWrapMode::Persistent => Wrap::Persistent,
+                GiftWrapMode::Optional if ephemeral => Wrap::Ephemeral,
+                GiftWrapMode::Optional => wrap,
+            })
+        })
     }
 
-    pub(super) fn as_str(self) -> &'static str {
-        match self.0 {
+    pub(super) fn plain() -> Self {
+        Self {
+            wrap: None,
+            frames: None,
+        }
+    }
+
+    pub(super) fn wrapped(wrap: Wrap) -> Self {
+        Self {
+            wrap: Some(wrap),
+            frames: None,
+        }
+    }
+
+    /// The same, in pieces if need be.
+    pub(super) fn in_frames(mut self, token: Option<ProgressToken>) -> Self {
+        self.frames = token;
+        self
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut text = match self.wrap {
             None => "plain",
             Some(Wrap::Persistent) => "wrap:1059",
             Some(Wrap::Ephemeral) => "wrap:21059",
         }
+        .to_owned();
+        if let Some(token) = &self.frames
+            && let Ok(token) = serde_json::to_string(token)
+        {
+            text.push_str(FRAMES);
+            text.push_str(&token);
+        }
+        text
     }
 
     /// Reads a route. One that nobody wrote is the safest that the settings allow.
     pub(super) fn parse(text: &str, settings: &Settings) -> Self {
-        match text {
-            "plain" if settings.encryption.takes_plain() => Self(None),
-            "wrap:1059" => Self(Some(Wrap::Persistent)),
-            "wrap:21059" => Self(Some(Wrap::Ephemeral)),
+        let (wrap, token) = text.split_once(FRAMES).unwrap_or((text, ""));
+        let route = match wrap {
+            "plain" if settings.encryption.takes_plain() => Self::plain(),
+            "wrap:1059" => Self::wrapped(Wrap::Persistent),
+            "wrap:21059" => Self::wrapped(Wrap::Ephemeral),
             _ => Self::unknown(settings),
-        }
+        };
+        let token = serde_json::from_str(token).ok();
+        route.in_frames(token.filter(|_| settings.oversized))
     }
 
     /// The route to a client of whom nothing is known.
     pub(super) fn unknown(settings: &Settings) -> Self {
         match (settings.encryption, settings.gift_wrap) {
-            (EncryptionMode::Disabled, _) => Self(None),
-            (_, GiftWrapMode::Ephemeral) => Self(Some(Wrap::Ephemeral)),
-            (_, _) => Self(Some(Wrap::Persistent)),
+            (EncryptionMode::Disabled, _) => Self::plain(),
+            (_, GiftWrapMode::Ephemeral) => Self::wrapped(Wrap::Ephemeral),
+            (_, _) => Self::wrapped(Wrap::Persistent),
         }
     }
 }
@@ -66,6 +107,10 @@ fn encryption_tags(settings: &Settings) -> impl Iterator<Item = Tag> {
     tags.into_iter()
         .filter(|(on, _)| *on)
         .map(|(_, name)| Tag::new([name]))
+}
+
+fn oversized_tag(settings: &Settings) -> Option<Tag> {
+    settings.oversized.then(|| Tag::new([SUPPORT_OVERSIZED]))
 }
 
 /// Everything that a server tells about itself (N-28, N-29), in the order of the reference SDK.
@@ -90,6 +135,7 @@ pub(super) fn discovery(
         .chain(encryption_tags(settings))
         .chain(payments.pmis.iter().map(Tag::pmi))
         .chain(gating)
+        .chain(oversized_tag(settings))
         .collect()
 }
 
@@ -122,6 +168,7 @@ pub(super) fn request_tags(
     let mut tags = vec![Tag::new(["p", server])];
     if first {
         tags.extend(encryption_tags(settings));
+        tags.extend(oversized_tag(settings));
     }
     tags.extend(introduction.pmis.iter().map(Tag::pmi));
     tags.extend(introduction.interaction.map(Tag::payment_interaction));
@@ -158,8 +205,8 @@ pub(super) fn message(keys: &Keys, content: String, tags: &[Tag]) -> Result<Even
 }
 
 /// Refuses a message that cannot travel on `route`.
-pub(super) fn check_size(event: &Event, route: Route) -> Result<()> {
-    match route.0 {
+pub(super) fn check_size(event: &Event, route: &Route) -> Result<()> {
+    match route.wrap {
         Some(_) => gift_wrap::check_size(&event.as_json()),
         None if event.content.len() > MAX_PLAIN_CONTENT => {
             let text = format!(
@@ -173,19 +220,24 @@ pub(super) fn check_size(event: &Event, route: Route) -> Result<()> {
 }
 
 /// Whether a direct message fits into what `route` carries. Only one that may not is signed to be measured.
-pub(super) fn can_carry(keys: &Keys, content: String, tags: &[Tag], route: Route) -> bool {
+pub(super) fn can_carry(keys: &Keys, content: String, tags: &[Tag], route: &Route) -> bool {
     // Id, keys, signature, time and the names of the fields, amply; and text in JSON in JSON at most doubles.
-    const FRAME: usize = 1024;
+    const FRAME: usize = 2048;
     let tag_bytes = |tag: &Tag| tag.parts().iter().map(|part| part.len() + 3).sum::<usize>() + 3;
-    let at_most = FRAME + 2 * (content.len() + tags.iter().map(tag_bytes).sum::<usize>());
-    at_most <= gift_wrap::MAX_INNER
+    let without_content = FRAME + 2 * tags.iter().map(tag_bytes).sum::<usize>();
+    // In pieces, the first has the tags and no content.
+    let in_frames = route.frames.is_some()
+        && content.len() <= oversized::MAX_SENT
+        && without_content <= gift_wrap::MAX_INNER;
+    in_frames
+        || without_content + 2 * content.len() <= gift_wrap::MAX_INNER
         || message(keys, content, tags).is_ok_and(|event| check_size(&event, route).is_ok())
 }
 
 /// The event that goes over the wire: the signed event itself, or a fresh wrap around it.
-pub(super) fn carrier(event: Event, recipient: &PublicKey, route: Route) -> Result<Event> {
+pub(super) fn carrier(event: Event, recipient: &PublicKey, route: &Route) -> Result<Event> {
     check_size(&event, route)?;
-    match route.0 {
+    match route.wrap {
         None => Ok(event),
         Some(kind) => gift_wrap::wrap(&event.as_json(), recipient, kind),
     }
@@ -234,6 +286,7 @@ mod tests {
                 "pmi",
                 "pmi",
                 "payment_interaction",
+                "support_oversized_transfer",
                 "cap",
             ]
         );
@@ -243,14 +296,19 @@ mod tests {
     fn what_can_be_carried_is_told_to_the_byte() {
         let keys = NostrKeys::generate();
         let tags = [Tag::new(["p", "x"]), Tag::new(["cap", "\"\""])];
-        for route in [Route(None), Route(Some(Wrap::Ephemeral))] {
+        for route in [Route::plain(), Route::wrapped(Wrap::Ephemeral)] {
             for text in ["x", "\"", "é"] {
                 // Around the point where the quick estimate ends, and where the real limit is.
                 for bytes in (30_000..=300_000).step_by(30_011) {
                     let content = text.repeat(bytes / text.len());
                     let event = message(keys.inner(), content.clone(), &tags).unwrap();
-                    let carried = check_size(&event, route).is_ok();
-                    assert_eq!(can_carry(keys.inner(), content, &tags, route), carried);
+                    let carried = check_size(&event, &route).is_ok();
+                    assert_eq!(
+                        can_carry(keys.inner(), content.clone(), &tags, &route),
+                        carried
+                    );
+                    let in_frames = route.clone().in_frames(Some(ProgressToken::new("t")));
+                    assert!(can_carry(keys.inner(), content, &tags, &in_frames));
                 }
             }
         }
@@ -299,8 +357,11 @@ mod tests {
         let settings = Settings::new(NostrKeys::generate());
         for (wrap, ephemeral, mode, text) in cases {
             let route = Route::reply(wrap, ephemeral, mode);
-            assert_eq!(route.as_str(), text);
+            assert_eq!(route.to_text(), text);
             assert_eq!(Route::parse(text, &settings), route);
+            let token = Some(ProgressToken::new("a;frames=\"b"));
+            let in_frames = route.in_frames(token);
+            assert_eq!(Route::parse(&in_frames.to_text(), &settings), in_frames);
         }
     }
 
@@ -317,6 +378,7 @@ mod tests {
                 "p",
                 "support_encryption",
                 "support_encryption_ephemeral",
+                "support_oversized_transfer",
                 "pmi",
                 "payment_interaction"
             ]

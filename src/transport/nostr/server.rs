@@ -6,30 +6,37 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nostr::PublicKey;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::announce::Announcer;
 use super::config::{EncryptionMode, GiftWrapMode, ServerInfo, Settings};
-use super::dedup::Verdict;
-use super::inbound::{self, Acceptance, Intake, Opened};
+use super::inbound::{self, Acceptance};
 use super::keys::{self, NostrKeys};
 use super::outbound::{self, Route};
+use super::oversized;
+use super::server_intake::{Received, Requests};
 use super::session::Sessions;
 use crate::error::Result;
 use crate::payment::{ClientPubkey, RequestEventId, ServerPubkey, Timestamp};
-use crate::relays::{Phase, Relays};
-use crate::transport::{Advertisement, Inbound, Origin, Outbound, ReplyTo, ServerTransport};
-use crate::wire::{Message, Tag};
+use crate::relays::{Relays, Subscription, parse_urls};
+use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
+use crate::wire::{Message, Notification, Tag};
+
+/// What the transport itself has to say to clients at a time; beyond that it says nothing.
+const ASIDES: usize = 64;
 
 /// Answers MCP requests that arrive over Nostr relays.
 pub struct NostrServerTransport {
     pub(super) settings: Settings,
     pub(super) info: ServerInfo,
-    pub(super) relays: Relays,
+    pub(super) relays: Arc<Relays>,
+    /// Relays that are told where the server is, and nothing else.
+    pub(super) bootstrap: Option<Relays>,
     pub(super) advertisement: RwLock<Advertisement>,
     pub(super) announcer: Announcer,
     sessions: Arc<Mutex<Sessions>>,
-    inbound: tokio::sync::Mutex<mpsc::Receiver<Inbound>>,
+    inbound: tokio::sync::Mutex<mpsc::Receiver<Received>>,
+    asides: Arc<Semaphore>,
 }
 
 /// Says how a [`NostrServerTransport`] is to be.
@@ -37,6 +44,7 @@ pub struct NostrServerTransport {
 pub struct NostrServerBuilder {
     settings: Settings,
     info: ServerInfo,
+    bootstrap: Vec<String>,
 }
 
 impl NostrServerTransport {
@@ -46,6 +54,7 @@ impl NostrServerTransport {
         NostrServerBuilder {
             settings: Settings::new(keys),
             info: ServerInfo::default(),
+            bootstrap: Vec::new(),
         }
     }
 
@@ -58,7 +67,12 @@ impl NostrServerTransport {
     /// Writes out what is left and closes the connections, in about a second at most. Nothing can be sent afterwards.
     /// Dropping the transport does the same in the background, as long as the runtime lives.
     pub async fn shutdown(&self) {
-        self.relays.shutdown().await;
+        match &self.bootstrap {
+            None => self.relays.shutdown().await,
+            Some(bootstrap) => {
+                tokio::join!(self.relays.shutdown(), bootstrap.shutdown());
+            }
+        }
     }
 
     pub(super) fn discovery(&self) -> Vec<Tag> {
@@ -77,7 +91,7 @@ impl NostrServerTransport {
         &self,
         client: ClientPubkey,
         request: Option<&RequestEventId>,
-        route: Route,
+        route: &Route,
         message: &Message,
         own: Vec<Tag>,
     ) -> Result<()> {
@@ -86,11 +100,18 @@ impl NostrServerTransport {
         let first = self.sessions().introduce(client);
         let introduction = if first { self.discovery() } else { Vec::new() };
         let request = request.map(ToString::to_string);
-        let tags =
-            outbound::server_tags(&client.to_string(), request.as_deref(), introduction, own);
-        let sent = self
-            .sign_and_publish(content, &tags, &recipient, route)
-            .await;
+        let address = Address {
+            client: client.to_string(),
+            request,
+            recipient,
+        };
+        let tags = outbound::server_tags(
+            &address.client,
+            address.request.as_deref(),
+            introduction,
+            own,
+        );
+        let sent = self.sign_and_publish(content, &tags, &address, route).await;
         if first && sent.is_err() {
             self.sessions().not_introduced(&client);
         }
@@ -101,14 +122,67 @@ impl NostrServerTransport {
         &self,
         content: String,
         tags: &[Tag],
-        to: &PublicKey,
-        route: Route,
+        to: &Address,
+        route: &Route,
     ) -> Result<()> {
         let event = outbound::message(self.settings.keys(), content, tags)?;
+        if let Some(token) = &route.frames
+            && oversized::is_worth_splitting(&event, route)
+        {
+            let frames = oversized::split(&event.content, token, true)?;
+            return self.publish_frames(frames, tags, to, route).await;
+        }
         self.relays
-            .publish(&outbound::carrier(event, to, route)?)
+            .publish(&outbound::carrier(event, &to.recipient, route)?)
             .await
     }
+
+    /// One frame behind the other: the tags of the message are on the first (N-28).
+    async fn publish_frames(
+        &self,
+        frames: Vec<Notification>,
+        tags: &[Tag],
+        to: &Address,
+        route: &Route,
+    ) -> Result<()> {
+        let plain =
+            outbound::server_tags(&to.client, to.request.as_deref(), Vec::new(), Vec::new());
+        let mut tags = tags;
+        for frame in frames {
+            let content = Message::from(frame).to_json();
+            let event = outbound::message(self.settings.keys(), content, tags)?;
+            let carrier = outbound::carrier(event, &to.recipient, route)?;
+            self.relays.publish(&carrier).await?;
+            tags = &plain;
+        }
+        Ok(())
+    }
+
+    /// Says something that no request waits for, and that nothing depends on: beside everything else, or not at all.
+    fn say_aside(&self, to: ClientPubkey, route: Route, notification: Notification) {
+        let Ok(permit) = Arc::clone(&self.asides).try_acquire_owned() else {
+            return;
+        };
+        let (relays, keys) = (Arc::clone(&self.relays), self.settings.keys.clone());
+        tokio::spawn(async move {
+            let content = Message::from(notification).to_json();
+            let tags = [Tag::new(["p", &to.to_string()])];
+            let recipient = keys::public_key(to.as_bytes());
+            let carrier = outbound::message(keys.inner(), content, &tags)
+                .and_then(|event| outbound::carrier(event, &recipient, &route));
+            if let Ok(carrier) = carrier {
+                let _ = relays.publish(&carrier).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Where a message goes, in the words that tags and wraps need.
+struct Address {
+    client: String,
+    request: Option<String>,
+    recipient: PublicKey,
 }
 
 impl NostrServerBuilder {
@@ -133,10 +207,26 @@ impl NostrServerBuilder {
         self
     }
 
+    /// Whether messages that are too large for one event are taken and sent in pieces (CEP-22); they are unless told
+    /// otherwise.
+    #[must_use]
+    pub fn oversized_transfer(mut self, on: bool) -> Self {
+        self.settings.oversized = on;
+        self
+    }
+
     /// How the server introduces itself.
     #[must_use]
     pub fn server_info(mut self, info: ServerInfo) -> Self {
         self.info = info;
+        self
+    }
+
+    /// Relays that announcements, the list of relays and the profile are published on as well, so that the server is found
+    /// by those who do not know its own relays.
+    #[must_use]
+    pub fn bootstrap_relays(mut self, relays: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.bootstrap = relays.into_iter().map(Into::into).collect();
         self
     }
 
@@ -154,71 +244,54 @@ impl NostrServerBuilder {
     /// [`Config`](crate::ErrorKind::Config) for relays that are none, [`Transport`](crate::ErrorKind::Transport) if
     /// none was ready in time.
     pub async fn connect(self) -> Result<Arc<NostrServerTransport>> {
-        let Self { settings, info } = self;
+        let Self {
+            settings,
+            info,
+            bootstrap,
+        } = self;
+        let bootstrap = match bootstrap.as_slice() {
+            [] => None,
+            urls => Some(parse_urls(urls)?),
+        };
         let started = Timestamp::from_secs(nostr::Timestamp::now().as_secs());
         let (relays, deliveries) = Relays::spawn(settings.relay_urls()?, &settings.subscription());
         let sessions = Arc::new(Mutex::new(Sessions::new()));
-        let intake = Requests {
-            sessions: sessions.clone(),
-            gift_wrap: settings.gift_wrap,
-            started,
-        };
+        let intake = Requests::new(&settings, sessions.clone(), started);
         let acceptance = Acceptance::new(&settings, None);
         let inbound = inbound::spawn(acceptance, deliveries, relays.deaf(), intake);
         relays.ready(settings.ready_timeout).await?;
+        let nothing = Subscription {
+            keys: settings.keys().clone(),
+            interests: Vec::new(),
+        };
         Ok(Arc::new(NostrServerTransport {
+            bootstrap: bootstrap.map(|urls| Relays::spawn(urls, &nothing).0),
             settings,
             info,
-            relays,
+            relays: Arc::new(relays),
             advertisement: RwLock::default(),
             announcer: Announcer::default(),
             sessions,
             inbound: tokio::sync::Mutex::new(inbound),
+            asides: Arc::new(Semaphore::new(ASIDES)),
         }))
-    }
-}
-
-/// Turns verified messages into what the gate sees.
-struct Requests {
-    sessions: Arc<Mutex<Sessions>>,
-    gift_wrap: GiftWrapMode,
-    started: Timestamp,
-}
-
-impl Intake for Requests {
-    type Output = Inbound;
-
-    fn wants(&self, opened: &Opened) -> bool {
-        !matches!(opened.message, Message::Response(_))
-    }
-
-    fn take(&self, opened: Opened, verdict: Verdict) -> Option<Inbound> {
-        let tags = opened.tags();
-        let client = keys::client_of(&opened.event.pubkey);
-        let event = keys::event_of(&opened.event.id);
-        let created_at = Timestamp::from_secs(opened.event.created_at.as_secs());
-        // What a relay kept from before our start may have been answered by our predecessor.
-        let stale = opened.phase == Phase::FirstReplay && created_at < self.started;
-        let redelivered = verdict == Verdict::Redelivered || stale;
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = sessions.hear(client, &opened.message, &tags, opened.wrap, !redelivered);
-        drop(sessions);
-        let mut origin = Origin::new(client, event, created_at);
-        origin.redelivered = redelivered;
-        origin.pmis = heard.pmis;
-        origin.interaction = Tag::interaction(&tags);
-        origin.tokens = Tag::tokens(&tags);
-        origin.confidential = opened.wrap.is_some();
-        let route = Route::reply(opened.wrap, heard.ephemeral, self.gift_wrap);
-        origin.reply_to = ReplyTo::new(client, event, route.as_str());
-        Some(Inbound::new(opened.message, origin))
     }
 }
 
 #[async_trait]
 impl ServerTransport for NostrServerTransport {
     async fn recv(&self) -> Option<Inbound> {
-        self.inbound.lock().await.recv().await
+        let mut inbound = self.inbound.lock().await;
+        loop {
+            match inbound.recv().await? {
+                Received::Message(inbound) => return Some(inbound),
+                Received::Say {
+                    to,
+                    route,
+                    notification,
+                } => self.say_aside(to, route, notification),
+            }
+        }
     }
 
     async fn send(&self, to: &ReplyTo, outbound: Outbound) -> Result<()> {
@@ -226,7 +299,7 @@ impl ServerTransport for NostrServerTransport {
         self.post(
             to.client,
             Some(&to.event),
-            route,
+            &route,
             &outbound.message,
             outbound.tags,
         )
@@ -242,7 +315,7 @@ impl ServerTransport for NostrServerTransport {
                 || Route::unknown(&self.settings),
                 |habit| Route::reply(habit.wrap, habit.ephemeral, self.settings.gift_wrap),
             );
-            let sent = self.post(client, None, route, &message, Vec::new()).await;
+            let sent = self.post(client, None, &route, &message, Vec::new()).await;
             // One client that cannot be reached does not keep the message from the others.
             outcome = outcome.and(sent);
         }
@@ -259,7 +332,7 @@ impl ServerTransport for NostrServerTransport {
             self.discovery(),
             outbound.tags.clone(),
         );
-        outbound::can_carry(self.settings.keys(), content, &tags, route)
+        outbound::can_carry(self.settings.keys(), content, &tags, &route)
     }
 
     fn advertise(&self, payments: Advertisement) {

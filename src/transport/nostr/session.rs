@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 
 use super::gift_wrap::Wrap;
+use super::oversized::SUPPORT_OVERSIZED;
 use crate::payment::{ClientPubkey, Pmi};
 use crate::wire::{Message, Tag};
 
@@ -22,6 +23,8 @@ struct Session {
     initialized: bool,
     /// The client takes ephemeral wraps.
     ephemeral: bool,
+    /// The client takes messages in pieces.
+    oversized: bool,
     /// How its last encrypted message was wrapped, if it ever encrypted.
     wrap: Option<Wrap>,
 }
@@ -31,6 +34,7 @@ struct Session {
 pub(super) struct Heard {
     pub(super) pmis: Vec<Pmi>,
     pub(super) ephemeral: bool,
+    pub(super) oversized: bool,
 }
 
 /// The sessions of a server.
@@ -61,6 +65,7 @@ impl Sessions {
                 session.wrap = None;
                 session.introduced = false;
                 session.initialized = false;
+                session.oversized = false;
                 session.pmis.clone_from(&own);
             }
             Message::Notification(notification)
@@ -76,6 +81,7 @@ impl Sessions {
                 .any(|tag| tag.name() == name && tag.parts().len() == 1)
         };
         session.ephemeral |= wrap == Some(Wrap::Ephemeral) || says("support_encryption_ephemeral");
+        session.oversized |= says(SUPPORT_OVERSIZED);
         // A client that has used encryption is not fallen back to plaintext for.
         session.wrap = wrap.or(session.wrap);
         let pmis = if own.is_empty() {
@@ -86,6 +92,7 @@ impl Sessions {
         Heard {
             pmis,
             ephemeral: session.ephemeral,
+            oversized: session.oversized,
         }
     }
 
