@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use super::offer::{Offer, offers_of};
 use super::session;
-use crate::client::PriceBoard;
 use crate::gateway::args::InspectArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
