@@ -295,6 +295,8 @@ pub(super) struct PolicyArgs {
     /// Never pay this server; may be repeated
     #[arg(long = "deny-server", value_name = "SERVER")]
     pub(super) deny: Vec<String>,
+    #[command(flatten)]
+    pub(super) rates: RateArgs,
 }
 
 #[derive(Debug, Args)]

@@ -311,6 +311,10 @@ async fn a_server_that_takes_without_giving_is_cut_off(ledger: &dyn BuyerLedger)
     assert_eq!(refused.rule(), "breaker");
     assert!(refused.to_string().contains("3 times"), "{refused}");
     let server = attempt("thief", "1", 9, now).server;
+    let mut unserved = AttemptFilter::default();
+    unserved.server = Some(server);
+    unserved.unserved = true;
+    assert_eq!(ledger.list(&unserved).await.unwrap().len(), 6);
     let forgiven = ledger
         .make_up(&server, None, AnswerState::Forgiven)
         .await
