@@ -31,7 +31,7 @@ pub(super) enum Command {
     /// Show a paid call end to end in one process: a relay, a paid server, a paying client
     Demo(DemoArgs),
     /// Sell a stdio MCP server
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Offer a paid remote server as a local stdio MCP server
     Connect(ConnectArgs),
     /// Make one call, paid if the budget allows

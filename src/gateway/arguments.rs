@@ -190,7 +190,7 @@ impl Survey<'_> {
         if let Some(word) = strange.filter(|_| !is_root) {
             return Err(format!("it uses {word}"));
         }
-        self.patterns(keywords)?;
+        Self::patterns(keywords)?;
         for (word, value) in keywords {
             let word = word.as_str();
             match value {
@@ -224,7 +224,7 @@ impl Survey<'_> {
         self.subschema(meant, false)
     }
 
-    fn patterns(&self, keywords: &Map<String, Value>) -> Result<(), String> {
+    fn patterns(keywords: &Map<String, Value>) -> Result<(), String> {
         let own = keywords.get("pattern").and_then(Value::as_str);
         let of_names = keywords.get("patternProperties").and_then(Value::as_object);
         for pattern in own
@@ -328,6 +328,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads better at the calls")]
     fn objection_to(schema: Value, arguments: Value) -> Option<String> {
         Arguments::of(&schema).unwrap().objection(&arguments)
     }
