@@ -264,9 +264,12 @@ async fn over_a_relay(rounds: usize) {
         through.saturating_sub(library)
     );
 
-    let url = relay.url();
+    cold_start(home, npub, relay.url(), rounds.min(20)).await;
+}
+
+async fn cold_start(home: std::path::PathBuf, npub: String, url: String, rounds: usize) {
     let cold = tokio::task::spawn_blocking(move || {
-        let times = (0..rounds.min(20))
+        let times = (0..rounds)
             .map(|_| {
                 let mut call = tollkeeper(&home);
                 call.args([
