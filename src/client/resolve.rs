@@ -22,9 +22,11 @@ pub(super) async fn at_start(shared: Arc<Shared>) {
         );
         return;
     }
-    let mut owed = AttemptFilter::default();
-    owed.server = Some(shared.transport.server());
-    owed.unserved = true;
+    let owed = AttemptFilter {
+        server: Some(shared.transport.server()),
+        unserved: true,
+        ..AttemptFilter::default()
+    };
     if let Ok(owed) = payments.ledger.list(&owed).await {
         shared
             .unserved

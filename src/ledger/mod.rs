@@ -8,6 +8,12 @@ mod entry;
 mod transition;
 
 mod memory;
+/// The locks of what is shared; [`interleavings`] puts others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod interleavings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
