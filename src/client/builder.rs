@@ -1,12 +1,23 @@
 //! How a client pays.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
+use super::ask::AskBuyer;
+use super::budget::Reservation;
+use super::event::DeclineReason;
+use super::ledger::{
+    AttemptFilter, AttemptId, AttemptState, BuyerLedger, MemoryBuyerLedger, Settled,
+};
+use super::policy::Policy;
+use super::receipt::{Receipt, ReceiptFolder};
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
-use crate::payment::{Amount, PaymentHandler, PaymentInteraction};
+use crate::payment::{Amount, Clock, PaymentHandler, PaymentInteraction, SystemClock};
 
 /// Told about payments as they happen. Must not block.
 pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
@@ -16,9 +27,26 @@ pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
 pub struct ClientPayments {
     pub(super) handlers: Vec<Arc<dyn PaymentHandler>>,
     pub(super) budget: Budget,
+    pub(super) policy: Arc<Policy>,
+    pub(super) ledger: Arc<dyn BuyerLedger>,
+    pub(super) asker: Option<Arc<dyn AskBuyer>>,
     pub(super) interaction: Option<PaymentInteraction>,
+    pub(super) pay_gated: bool,
     pub(super) observer: Observer,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) longest_wait: Duration,
+    /// What is being written down in the background.
+    pub(super) writing: TaskTracker,
+    receipts: Option<Receipts>,
+    /// Parts of the budget that are held for payments of unknown outcome.
+    held: Arc<Mutex<HashMap<AttemptId, Reservation>>>,
+}
+
+/// The folder of receipts, written by one at a time.
+#[derive(Clone)]
+struct Receipts {
+    folder: ReceiptFolder,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ClientPayments {
@@ -26,10 +54,17 @@ impl ClientPayments {
     pub fn builder() -> ClientPaymentsBuilder {
         ClientPaymentsBuilder {
             handlers: Vec::new(),
+            budget: None,
             total: None,
             per_call: None,
+            policy: Policy::default(),
+            ledger: None,
+            asker: None,
+            receipts: None,
             interaction: None,
+            pay_gated: false,
             observer: Arc::new(|_| {}),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -38,6 +73,93 @@ impl ClientPayments {
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
+
+    /// The rules.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The books.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn BuyerLedger> {
+        &self.ledger
+    }
+
+    /// What `amount` is worth in the currency that limits are in.
+    #[expect(
+        clippy::unused_async,
+        clippy::unused_self,
+        reason = "rates come from elsewhere"
+    )]
+    pub(super) async fn worths(&self, amount: &Amount) -> Vec<Amount> {
+        let _ = amount;
+        Vec::new()
+    }
+
+    /// Holds a part of the budget of this run.
+    #[expect(clippy::unused_async, reason = "rates come from elsewhere")]
+    pub(super) async fn reserve_budget(
+        &self,
+        amount: &Amount,
+    ) -> Result<Reservation, DeclineReason> {
+        self.budget.reserve(amount)
+    }
+
+    /// Keeps `reservation` until it is known what became of `attempt`.
+    pub(super) fn hold(&self, attempt: AttemptId, reservation: Reservation) {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(attempt, reservation);
+    }
+
+    /// It is known now.
+    pub(super) fn release(&self, attempt: AttemptId, state: AttemptState) {
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&attempt);
+        match (held, state) {
+            (Some(reservation), AttemptState::Paid) => reservation.spend(),
+            (Some(reservation), AttemptState::Refused) => reservation.give_back(),
+            (Some(reservation), _) => self.hold(attempt, reservation),
+            (None, _) => {}
+        }
+    }
+
+    /// Writes down what became of an attempt. `false` if that failed: then the books still say that it is open.
+    pub(super) async fn settle(&self, attempt: AttemptId, end: Settled) -> bool {
+        if let Err(error) = self.ledger.settle(attempt, end, self.clock.now()).await {
+            tracing::error!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a payment was not written down");
+            return false;
+        }
+        self.keep_receipt(attempt);
+        true
+    }
+
+    /// Writes the receipt of an attempt anew, if it was paid and receipts are kept, in the background.
+    pub(super) fn keep_receipt(&self, attempt: AttemptId) {
+        if let Some(receipts) = self.receipts.clone() {
+            let payments = self.clone();
+            self.writing
+                .spawn(async move { payments.write_receipt(receipts, attempt).await });
+        }
+    }
+
+    async fn write_receipt(&self, receipts: Receipts, attempt: AttemptId) {
+        // Read and written in turn, so that an older state never replaces a newer one.
+        let _turn = receipts.turn.lock().await;
+        let listed = self.ledger.list(&AttemptFilter::one(attempt)).await;
+        let receipt = listed.ok().and_then(|listed| Receipt::of(listed.first()?));
+        let Some(receipt) = receipt else { return };
+        let folder = receipts.folder.clone();
+        let kept = tokio::task::spawn_blocking(move || folder.keep(&receipt)).await;
+        if !matches!(kept, Ok(Ok(_))) {
+            tracing::warn!(%attempt, "the receipt of a payment was not written; the books have it");
+        }
+    }
 }
 
 impl fmt::Debug for ClientPayments {
@@ -45,6 +167,7 @@ impl fmt::Debug for ClientPayments {
         f.debug_struct("ClientPayments")
             .field("handlers", &self.handlers)
             .field("budget", &self.budget)
+            .field("policy", &self.policy)
             .field("interaction", &self.interaction)
             .finish_non_exhaustive()
     }
@@ -54,10 +177,17 @@ impl fmt::Debug for ClientPayments {
 #[must_use]
 pub struct ClientPaymentsBuilder {
     handlers: Vec<Arc<dyn PaymentHandler>>,
+    budget: Option<Budget>,
     total: Option<Amount>,
     per_call: Option<Amount>,
+    policy: Policy,
+    ledger: Option<Arc<dyn BuyerLedger>>,
+    asker: Option<Arc<dyn AskBuyer>>,
+    receipts: Option<ReceiptFolder>,
     interaction: Option<PaymentInteraction>,
+    pay_gated: bool,
     observer: Observer,
+    clock: Arc<dyn Clock>,
 }
 
 impl ClientPaymentsBuilder {
@@ -73,7 +203,7 @@ impl ClientPaymentsBuilder {
         self
     }
 
-    /// The most that may be spent in all. Zero unless set.
+    /// The most that may be spent in all, by this client as long as it lives. Zero unless set.
     pub fn budget(mut self, total: Amount) -> Self {
         self.total = Some(total);
         self
@@ -85,9 +215,46 @@ impl ClientPaymentsBuilder {
         self
     }
 
+    /// Shares the budget of another client, instead of having one.
+    pub fn shared_budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// The rules, beside the budget.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where payments are written down before they are made. In memory unless set: then a restart begins anew.
+    pub fn ledger(mut self, ledger: Arc<dyn BuyerLedger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// Who is asked about payments above [`Policy::ask_above`]. Unless set, such payments are not made.
+    pub fn ask(mut self, asker: Arc<dyn AskBuyer>) -> Self {
+        self.asker = Some(asker);
+        self
+    }
+
+    /// Keeps a receipt of every payment in this folder.
+    pub fn receipts(mut self, folder: ReceiptFolder) -> Self {
+        self.receipts = Some(folder);
+        self
+    }
+
     /// Asks the server for this lifecycle. Unless set, the server's default applies, which is transparent.
     pub fn interaction(mut self, interaction: PaymentInteraction) -> Self {
         self.interaction = Some(interaction);
+        self
+    }
+
+    /// Pays what explicit gating offers (`-32042`) within the budget and the policy, and sends the call again until it is
+    /// served. Unless set, the offer goes to the caller as it is.
+    pub fn pay_explicit_gating(mut self) -> Self {
+        self.pay_gated = true;
         self
     }
 
@@ -97,12 +264,18 @@ impl ClientPaymentsBuilder {
         self
     }
 
+    /// Tells the time for limits and expiry; the machine's clock unless set.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Checks what can be checked beforehand.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for two wallets of one payment method, and for a limit per call in
-    /// another unit than the budget.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for two wallets of one payment method, for a limit per call in
+    /// another unit than the budget, and for a policy that cannot be kept.
     pub fn build(self) -> Result<ClientPayments> {
         for (at, handler) in self.handlers.iter().enumerate() {
             if self.handlers[..at]
@@ -115,10 +288,15 @@ impl ClientPaymentsBuilder {
                 )));
             }
         }
-        let budget = match (self.total, self.per_call) {
-            (None, None) => Budget::none(),
-            (None, Some(_)) => return Err(Error::config("a limit per call needs a budget")),
-            (Some(total), per_call) => {
+        self.policy.check()?;
+        let budget = match (self.budget, self.total, self.per_call) {
+            (Some(shared), None, None) => shared,
+            (Some(_), _, _) => {
+                return Err(Error::config("a budget is shared or set, not both"));
+            }
+            (None, None, None) => Budget::none(),
+            (None, None, Some(_)) => return Err(Error::config("a limit per call needs a budget")),
+            (None, Some(total), per_call) => {
                 let per_call = per_call.unwrap_or_else(|| total.clone());
                 if per_call.unit() != total.unit() {
                     return Err(Error::config(
@@ -131,9 +309,22 @@ impl ClientPaymentsBuilder {
         Ok(ClientPayments {
             handlers: self.handlers,
             budget,
+            policy: Arc::new(self.policy),
+            ledger: self
+                .ledger
+                .unwrap_or_else(|| Arc::new(MemoryBuyerLedger::new())),
+            asker: self.asker,
             interaction: self.interaction,
+            pay_gated: self.pay_gated,
             observer: self.observer,
+            clock: self.clock,
             longest_wait: Duration::from_secs(3600),
+            writing: TaskTracker::new(),
+            receipts: self.receipts.map(|folder| Receipts {
+                folder,
+                turn: Arc::default(),
+            }),
+            held: Arc::default(),
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::Gate;
 use crate::ledger::Transition;
 use crate::transport::Origin;
-use crate::wire::{Message, Notification, RequestId};
+use crate::wire::{Notification, RequestId};
 
 #[derive(Deserialize)]
 struct Cancelled {
@@ -30,24 +30,9 @@ impl Gate {
         let Ok(Cancelled { request_id }) = serde_json::from_str(params) else {
             return false;
         };
-        // First: a request that is parked after this line sees it.
-        let knocking = self.knocks.cancel(&origin.client, &request_id);
-        let waiting = {
-            let mut parked = self.parked();
-            let id = parked
-                .iter()
-                .find_map(|(id, inbound)| match &inbound.message {
-                    Message::Request(request)
-                        if inbound.origin.client == origin.client && request.id == request_id =>
-                    {
-                        Some(*id)
-                    }
-                    _ => None,
-                });
-            id.and_then(|id| parked.remove(&id).map(|inbound| (id, inbound)))
-        };
-        let Some((id, inbound)) = waiting else {
-            return knocking || !self.open_calls.cancelled(&origin.client, &request_id);
+        let taken = self.waiting.take_back(&origin.client, &request_id);
+        let Some((id, inbound)) = taken.parked else {
+            return taken.looked_at || !self.open_calls.cancelled(&origin.client, &request_id);
         };
         let detach = Transition::Detach {
             reason: "cancelled by the client".to_owned(),
@@ -55,7 +40,7 @@ impl Gate {
         if let Err(error) = self.ledger.apply(&id, vec![detach], self.clock.now()).await {
             // It waits on: better served than forgotten.
             tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "a cancellation could not be written down");
-            self.parked().insert(id, inbound);
+            self.waiting.put_back(id, inbound);
         }
         true
     }

@@ -110,12 +110,12 @@ impl Gate {
                 };
                 // Before the next message is taken in: it may be the cancellation.
                 let event = knock.origin.event;
-                self.knocks
+                self.waiting
                     .enter(event, knock.origin.client, &knock.request.id);
                 let gate = Arc::clone(self);
                 self.in_a_task(async move {
                     gate.enter_priced(knock).await;
-                    gate.knocks.leave(&event);
+                    gate.waiting.leave(&event);
                 })
                 .await;
             }

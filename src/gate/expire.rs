@@ -23,7 +23,7 @@ impl Gate {
             .ledger
             .apply(&id, vec![Transition::Expire], self.clock.now())
             .await?;
-        let waiting = self.parked().remove(&id);
+        let waiting = self.waiting.take(&id);
         if let Applied::Moved(entry) = applied {
             log_money(&entry, "offer ended unpaid");
             if let Some(Inbound {

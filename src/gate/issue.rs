@@ -80,11 +80,14 @@ impl Gate {
             knock.origin.reply_to.clone(),
             knock.negotiated,
         );
-        if entry.interaction == PaymentInteraction::Transparent {
-            self.parked()
-                .insert(entry.id, Inbound::new(knock.request.into(), knock.origin));
-        }
-        if self.knocks.is_cancelled(&entry.id) {
+        let stands = match entry.interaction {
+            PaymentInteraction::Transparent => {
+                let inbound = Inbound::new(knock.request.into(), knock.origin);
+                self.waiting.park(entry.id, inbound)
+            }
+            _ => !self.waiting.is_cancelled(&entry.id),
+        };
+        if !stands {
             return self.detach_cancelled(&entry).await;
         }
         // The client must hear the demand before it hears that it was paid. A notice that comes meanwhile is kept, and the
@@ -111,7 +114,6 @@ impl Gate {
 
     /// The client took the request back while its payment request was made. It is not told of it, but it is watched.
     async fn detach_cancelled(&self, entry: &Entry) -> Result<()> {
-        self.parked().remove(&entry.id);
         self.watcher.watch(entry).await;
         let reason = "cancelled by the client".to_owned();
         self.ledger

@@ -4,11 +4,11 @@
 mod check_call;
 mod door;
 mod journal;
-mod knocks;
 mod match_price;
 mod negotiate;
 mod price_list;
 mod resume;
+mod waiting;
 
 // A price is named and asked for.
 mod convert;
@@ -40,9 +40,16 @@ mod housekeep;
 mod log;
 mod recover;
 
+/// The locks of what is shared; [`interleavings`] puts others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod interleavings;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -51,11 +58,11 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::convert::can_charge;
 use self::journal::{Journal, Scribe};
-use self::knocks::Knocks;
 use self::negotiate::Modes;
 use self::open_calls::OpenCalls;
 pub use self::price_list::{Listed, PriceList};
 use self::rate::Pace;
+use self::waiting::Waiting;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
@@ -172,8 +179,8 @@ pub struct Gate {
     settings: GateSettings,
     /// To the handler.
     forwarded: mpsc::Sender<Inbound>,
-    /// Requests that wait for their money. Each has an open entry in the ledger, whose limits bound this map.
-    parked: Mutex<HashMap<RequestEventId, Inbound>>,
+    /// Requests that their client may still take back: those that wait for their money are here.
+    waiting: Waiting,
     /// Requests that the handler has not answered yet.
     open_calls: OpenCalls,
     /// Events that were let in without an entry.
@@ -182,7 +189,6 @@ pub struct Gate {
     scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
-    knocks: Knocks,
     /// The payment interaction that each session is in.
     modes: Modes,
     /// When payments were last asked about out of turn.
@@ -218,12 +224,11 @@ impl Gate {
             clock: parts.clock,
             settings: parts.settings,
             forwarded,
-            parked: Mutex::default(),
+            waiting: Waiting::default(),
             open_calls: OpenCalls::default(),
             journal: Journal::default(),
             scribe,
             knocked: Journal::default(),
-            knocks: Knocks::default(),
             modes: Modes::default(),
             asked: Mutex::default(),
             pace: Pace::default(),
@@ -265,17 +270,13 @@ impl Gate {
             );
         }
     }
-
-    fn parked(&self) -> MutexGuard<'_, HashMap<RequestEventId, Inbound>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
             .field("priced", &self.prices.entries().len())
-            .field("parked", &self.parked().len())
+            .field("parked", &self.waiting.parked())
             .finish_non_exhaustive()
     }
 }

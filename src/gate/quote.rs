@@ -15,7 +15,7 @@ impl Gate {
     /// Order matters: the entry is durable before the processor is asked, and the payment request is durable before
     /// anything leaves.
     pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
-        if self.knocks.is_cancelled(&knock.origin.event) {
+        if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(());
         }
         let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {

@@ -76,7 +76,7 @@ impl Gate {
             }
             EntryState::Issued => {
                 if let Some(inbound) = self.waiting_request(&entry) {
-                    self.parked().insert(entry.id, inbound);
+                    self.waiting.put_back(entry.id, inbound);
                 }
                 self.watcher.watch(&entry).await;
             }

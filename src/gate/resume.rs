@@ -62,9 +62,10 @@ impl Gate {
     /// without a word.
     async fn wait_on(self: &Arc<Self>, knock: Knock, id: RequestEventId) -> Result<()> {
         let reply_to = knock.origin.reply_to.clone();
-        self.parked()
-            .entry(id)
-            .or_insert_with(|| Inbound::new(knock.request.into(), knock.origin));
+        let inbound = Inbound::new(knock.request.into(), knock.origin);
+        if !self.waiting.park(id, inbound) {
+            return Ok(());
+        }
         // Read again behind the parking: what was paid, cancelled or ended before it must not wait.
         match self.ledger.get(&id).await? {
             Some(entry) if entry.state == EntryState::Issued && entry.waiting => {
@@ -72,7 +73,7 @@ impl Gate {
                 self.demand(&reply_to, &entry).await;
             }
             _ => {
-                self.parked().remove(&id);
+                self.waiting.take(&id);
             }
         }
         Ok(())

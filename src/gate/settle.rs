@@ -87,7 +87,7 @@ impl Gate {
             );
             return Ok(());
         }
-        let waiting = self.parked().remove(&id);
+        let waiting = self.waiting.take(&id);
         let mut moves = vec![Transition::Settle(settlement)];
         if waiting.is_some() {
             moves.push(Transition::Claim { by: id });
@@ -96,7 +96,9 @@ impl Gate {
             Ok(applied) => applied,
             Err(error) => {
                 // The request waits on; the settlement is reported again.
-                self.parked().extend(waiting.map(|inbound| (id, inbound)));
+                if let Some(inbound) = waiting {
+                    self.waiting.put_back(id, inbound);
+                }
                 return Err(error);
             }
         };

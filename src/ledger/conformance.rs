@@ -694,3 +694,14 @@ async fn pruning_forgets_nothing_that_stands_for_money<L: Ledger>(ledger: Arc<L>
         assert_eq!(entry.response, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MemoryLedger;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_ledger_in_memory_conforms() {
+        run(|| async { Arc::new(MemoryLedger::new()) }).await;
+    }
+}

@@ -1,10 +1,10 @@
 //! A ledger in memory: for tests and trials. It forgets everything when the process ends, money included.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::sync::{Mutex, MutexGuard, PoisonError};
 use super::{
     Applied, Caller, Entry, EntryFilter, EntryState, LET_IN_AT_MOST, Ledger, LetIn, Move, NewEntry,
     OpenLimits, Opened, Retention, STANDING_AT_MOST, Standing, Transition,
@@ -301,17 +301,5 @@ impl Ledger for MemoryLedger {
         listed.sort_by_key(|entry| (entry.quoted_at, entry.id));
         listed.truncate(filter.limit);
         Ok(listed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn it_conforms() {
-        super::super::conformance::run(|| async { Arc::new(MemoryLedger::new()) }).await;
     }
 }

@@ -8,6 +8,12 @@ mod entry;
 mod transition;
 
 mod memory;
+/// The locks of what is shared; [`interleavings`] puts others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
+#[cfg(test)]
+mod interleavings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -23,6 +29,8 @@ pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::file;
 pub use transition::{Move, Transition, TransitionKind};
 
 use crate::error::Result;

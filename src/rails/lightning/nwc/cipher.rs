@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_encryptions_are_read_by_their_form() {
+    fn d_06_both_encryptions_are_read_by_their_form() {
         let (wallet, client) = (Keys::generate(), Keys::generate());
         for encryption in [Encryption::Nip44, Encryption::Nip04] {
             let sealed = seal(wallet.secret_key(), &client.public_key(), encryption, "{}").unwrap();
