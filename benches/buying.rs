@@ -196,6 +196,7 @@ impl Host {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one stage, three measurements")]
 async fn over_a_relay(rounds: usize) {
     let folder = tempfile::tempdir().unwrap();
     let relay = DevRelay::start(0).await.unwrap();
