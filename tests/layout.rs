@@ -122,7 +122,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/"]),
-    ("rusqlite", &["ledger/sqlite"]),
+    ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
     ("sha2", &["wire/", "transport/memory.rs"]),

@@ -134,6 +134,15 @@ impl Reservation {
 
     /// Nobody knows: the money stays reserved.
     pub fn hold(self) {}
+
+    /// What is left of the budget beside this.
+    #[must_use]
+    pub fn left(&self) -> Amount {
+        let state = self.budget.state();
+        let used = state.spent.checked_add(&state.reserved);
+        used.and_then(|used| state.total.checked_sub(&used))
+            .unwrap_or_else(|| Amount::zero(state.total.unit().clone()))
+    }
 }
 
 impl State {

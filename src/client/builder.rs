@@ -1,12 +1,28 @@
 //! How a client pays.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
+use super::ask::AskBuyer;
+use super::budget::Reservation;
+use super::event::DeclineReason;
+use super::ledger::{
+    AttemptFilter, AttemptId, AttemptState, BuyerLedger, MemoryBuyerLedger, Settled,
+};
+use super::policy::Policy;
+use super::receipt::{Receipt, ReceiptFolder};
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
-use crate::payment::{Amount, PaymentHandler, PaymentInteraction};
+use crate::payment::{
+    Amount, Clock, PaymentHandler, PaymentInteraction, RateSource, SystemClock, Unit,
+};
+
+/// How long a rate may take.
+const RATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Told about payments as they happen. Must not block.
 pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
@@ -16,9 +32,28 @@ pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
 pub struct ClientPayments {
     pub(super) handlers: Vec<Arc<dyn PaymentHandler>>,
     pub(super) budget: Budget,
+    pub(super) policy: Arc<Policy>,
+    pub(super) ledger: Arc<dyn BuyerLedger>,
+    pub(super) asker: Option<Arc<dyn AskBuyer>>,
     pub(super) interaction: Option<PaymentInteraction>,
+    pub(super) pay_gated: bool,
     pub(super) observer: Observer,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) longest_wait: Duration,
+    /// What is being written down in the background.
+    pub(super) writing: TaskTracker,
+    receipts: Option<Receipts>,
+    /// Where rates come from, and how old they may be.
+    rates: Option<(Arc<dyn RateSource>, Duration)>,
+    /// Parts of the budget that are held for payments of unknown outcome.
+    held: Arc<Mutex<HashMap<AttemptId, Reservation>>>,
+}
+
+/// The folder of receipts, written by one at a time.
+#[derive(Clone)]
+struct Receipts {
+    folder: ReceiptFolder,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ClientPayments {
@@ -26,10 +61,18 @@ impl ClientPayments {
     pub fn builder() -> ClientPaymentsBuilder {
         ClientPaymentsBuilder {
             handlers: Vec::new(),
+            budget: None,
             total: None,
             per_call: None,
+            policy: Policy::default(),
+            ledger: None,
+            asker: None,
+            receipts: None,
+            rates: None,
             interaction: None,
+            pay_gated: false,
             observer: Arc::new(|_| {}),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -38,6 +81,117 @@ impl ClientPayments {
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
+
+    /// The rules.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The books.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<dyn BuyerLedger> {
+        &self.ledger
+    }
+
+    /// What `amount` is worth in the currencies that limits and the budget are in, as far as there are rates.
+    pub(super) async fn worths(&self, amount: &Amount) -> Vec<Amount> {
+        let mut worths = Vec::new();
+        for unit in self.policy.currencies() {
+            worths.extend(self.worth(amount, &unit).await);
+        }
+        worths
+    }
+
+    /// What `amount` is worth in `unit`, rounded up; `None` without a rate that is young enough.
+    async fn worth(&self, amount: &Amount, unit: &Unit) -> Option<Amount> {
+        let (source, max_age) = self.rates.as_ref()?;
+        if unit == amount.unit() || !source.covers(unit, amount.unit()) {
+            return None;
+        }
+        let asked = tokio::time::timeout(RATE_PATIENCE, source.rate(unit, amount.unit())).await;
+        let rate = asked.ok()?.ok()?;
+        let now = self.clock.now();
+        if rate.seen().is_some_and(|seen| now.since(seen) > *max_age)
+            || rate.from().unit() != unit
+            || rate.to().unit() != amount.unit()
+        {
+            return None;
+        }
+        let scaled = u128::from(amount.value())
+            .saturating_mul(u128::from(rate.from().value()))
+            .div_ceil(u128::from(rate.to().value().max(1)));
+        Amount::new(u64::try_from(scaled).ok()?, unit.clone()).ok()
+    }
+
+    /// Holds a part of the budget of this run, which may be in another unit than the price.
+    pub(super) async fn reserve_budget(
+        &self,
+        amount: &Amount,
+    ) -> Result<Reservation, DeclineReason> {
+        let unit = self.budget.spending().total.unit().clone();
+        if unit != *amount.unit()
+            && let Some(worth) = self.worth(amount, &unit).await
+        {
+            return self.budget.reserve(&worth);
+        }
+        self.budget.reserve(amount)
+    }
+
+    /// Keeps `reservation` until it is known what became of `attempt`.
+    pub(super) fn hold(&self, attempt: AttemptId, reservation: Reservation) {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(attempt, reservation);
+    }
+
+    /// It is known now.
+    pub(super) fn release(&self, attempt: AttemptId, state: AttemptState) {
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&attempt);
+        match (held, state) {
+            (Some(reservation), AttemptState::Paid) => reservation.spend(),
+            (Some(reservation), AttemptState::Refused) => reservation.give_back(),
+            (Some(reservation), _) => self.hold(attempt, reservation),
+            (None, _) => {}
+        }
+    }
+
+    /// Writes down what became of an attempt. `false` if that failed: then the books still say that it is open.
+    pub(super) async fn settle(&self, attempt: AttemptId, end: Settled) -> bool {
+        if let Err(error) = self.ledger.settle(attempt, end, self.clock.now()).await {
+            tracing::error!(%attempt, error = &error as &dyn std::error::Error, "the outcome of a payment was not written down");
+            return false;
+        }
+        self.keep_receipt(attempt);
+        true
+    }
+
+    /// Writes the receipt of an attempt anew, if it was paid and receipts are kept, in the background.
+    pub(super) fn keep_receipt(&self, attempt: AttemptId) {
+        if let Some(receipts) = self.receipts.clone() {
+            let payments = self.clone();
+            self.writing
+                .spawn(async move { payments.write_receipt(receipts, attempt).await });
+        }
+    }
+
+    async fn write_receipt(&self, receipts: Receipts, attempt: AttemptId) {
+        // Read and written in turn, so that an older state never replaces a newer one.
+        let _turn = receipts.turn.lock().await;
+        let listed = self.ledger.list(&AttemptFilter::one(attempt)).await;
+        let receipt = listed.ok().and_then(|listed| Receipt::of(listed.first()?));
+        let Some(receipt) = receipt else { return };
+        let folder = receipts.folder.clone();
+        let kept = tokio::task::spawn_blocking(move || folder.keep(&receipt)).await;
+        if !matches!(kept, Ok(Ok(_))) {
+            tracing::warn!(%attempt, "the receipt of a payment was not written; the books have it");
+        }
+    }
 }
 
 impl fmt::Debug for ClientPayments {
@@ -45,6 +199,7 @@ impl fmt::Debug for ClientPayments {
         f.debug_struct("ClientPayments")
             .field("handlers", &self.handlers)
             .field("budget", &self.budget)
+            .field("policy", &self.policy)
             .field("interaction", &self.interaction)
             .finish_non_exhaustive()
     }
@@ -54,10 +209,18 @@ impl fmt::Debug for ClientPayments {
 #[must_use]
 pub struct ClientPaymentsBuilder {
     handlers: Vec<Arc<dyn PaymentHandler>>,
+    budget: Option<Budget>,
     total: Option<Amount>,
     per_call: Option<Amount>,
+    policy: Policy,
+    ledger: Option<Arc<dyn BuyerLedger>>,
+    asker: Option<Arc<dyn AskBuyer>>,
+    receipts: Option<ReceiptFolder>,
+    rates: Option<(Arc<dyn RateSource>, Duration)>,
     interaction: Option<PaymentInteraction>,
+    pay_gated: bool,
     observer: Observer,
+    clock: Arc<dyn Clock>,
 }
 
 impl ClientPaymentsBuilder {
@@ -73,7 +236,7 @@ impl ClientPaymentsBuilder {
         self
     }
 
-    /// The most that may be spent in all. Zero unless set.
+    /// The most that may be spent in all, by this client as long as it lives. Zero unless set.
     pub fn budget(mut self, total: Amount) -> Self {
         self.total = Some(total);
         self
@@ -85,9 +248,53 @@ impl ClientPaymentsBuilder {
         self
     }
 
+    /// Shares the budget of another client, instead of having one.
+    pub fn shared_budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// The rules, beside the budget.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where payments are written down before they are made. In memory unless set: then a restart begins anew.
+    pub fn ledger(mut self, ledger: Arc<dyn BuyerLedger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// Who is asked about payments above [`Policy::ask_above`]. Unless set, such payments are not made.
+    pub fn ask(mut self, asker: Arc<dyn AskBuyer>) -> Self {
+        self.asker = Some(asker);
+        self
+    }
+
+    /// Holds limits and a budget in other money against what prices are worth at these rates, none of which may be older
+    /// than `max_age`. Without a rate, such a limit lets nothing pass.
+    pub fn rates(mut self, source: Arc<dyn RateSource>, max_age: Duration) -> Self {
+        self.rates = Some((source, max_age));
+        self
+    }
+
+    /// Keeps a receipt of every payment in this folder.
+    pub fn receipts(mut self, folder: ReceiptFolder) -> Self {
+        self.receipts = Some(folder);
+        self
+    }
+
     /// Asks the server for this lifecycle. Unless set, the server's default applies, which is transparent.
     pub fn interaction(mut self, interaction: PaymentInteraction) -> Self {
         self.interaction = Some(interaction);
+        self
+    }
+
+    /// Pays what explicit gating offers (`-32042`) within the budget and the policy, and sends the call again until it is
+    /// served. Unless set, the offer goes to the caller as it is.
+    pub fn pay_explicit_gating(mut self) -> Self {
+        self.pay_gated = true;
         self
     }
 
@@ -97,12 +304,18 @@ impl ClientPaymentsBuilder {
         self
     }
 
+    /// Tells the time for limits and expiry; the machine's clock unless set.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Checks what can be checked beforehand.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for two wallets of one payment method, and for a limit per call in
-    /// another unit than the budget.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for two wallets of one payment method, for a limit per call in
+    /// another unit than the budget, and for a policy that cannot be kept.
     pub fn build(self) -> Result<ClientPayments> {
         for (at, handler) in self.handlers.iter().enumerate() {
             if self.handlers[..at]
@@ -115,10 +328,15 @@ impl ClientPaymentsBuilder {
                 )));
             }
         }
-        let budget = match (self.total, self.per_call) {
-            (None, None) => Budget::none(),
-            (None, Some(_)) => return Err(Error::config("a limit per call needs a budget")),
-            (Some(total), per_call) => {
+        self.policy.check()?;
+        let budget = match (self.budget, self.total, self.per_call) {
+            (Some(shared), None, None) => shared,
+            (Some(_), _, _) => {
+                return Err(Error::config("a budget is shared or set, not both"));
+            }
+            (None, None, None) => Budget::none(),
+            (None, None, Some(_)) => return Err(Error::config("a limit per call needs a budget")),
+            (None, Some(total), per_call) => {
                 let per_call = per_call.unwrap_or_else(|| total.clone());
                 if per_call.unit() != total.unit() {
                     return Err(Error::config(
@@ -131,9 +349,23 @@ impl ClientPaymentsBuilder {
         Ok(ClientPayments {
             handlers: self.handlers,
             budget,
+            policy: Arc::new(self.policy),
+            ledger: self
+                .ledger
+                .unwrap_or_else(|| Arc::new(MemoryBuyerLedger::new())),
+            asker: self.asker,
             interaction: self.interaction,
+            pay_gated: self.pay_gated,
             observer: self.observer,
+            clock: self.clock,
             longest_wait: Duration::from_secs(3600),
+            writing: TaskTracker::new(),
+            receipts: self.receipts.map(|folder| Receipts {
+                folder,
+                turn: Arc::default(),
+            }),
+            rates: self.rates,
+            held: Arc::default(),
         })
     }
 }

@@ -7,10 +7,11 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::PaidClient;
-use super::calls::{Payment, Sink};
+use super::calls::{CallId, Payment, Sink};
+use super::channel::Shared;
+use super::{PaidClient, answer};
 use crate::error::Result;
-use crate::payment::{Amount, RequestEventId};
+use crate::payment::Amount;
 use crate::wire::{ErrorObject, Notification, Request, RequestId, Response, method};
 
 /// JSON-RPC error code that MCP clients use for a request that timed out.
@@ -32,7 +33,7 @@ pub(super) struct Answer {
 pub struct CallOutcome {
     /// The server's response, or an error of this client: declined (`-32000`), timed out (`-32001`).
     pub response: Response,
-    /// What was paid for it.
+    /// What was paid for it, in this call.
     pub paid: Option<Amount>,
     /// What may have been paid for it: the wallet's answer was lost.
     pub unknown: Option<Amount>,
@@ -51,13 +52,13 @@ impl PaidClient {
         let id = request.id.clone();
         let (waiter, answer) = oneshot::channel();
         let (deadline, mut until) = watch::channel(Some(Instant::now() + timeout));
-        let event = self
+        let call = self
             .shared
             .open_call(request, Sink::Waiter(waiter), deadline)
             .await?;
         let _ended = EndOnDrop {
             client: Arc::clone(&self.shared),
-            event,
+            call,
         };
         tokio::pin!(answer);
         loop {
@@ -67,35 +68,38 @@ impl PaidClient {
                 biased;
                 answer = &mut answer => return Ok(match answer {
                     Ok(answer) => outcome(answer.response, decided(answer.payment).await),
-                    Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::None), Payment::None),
+                    Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::default()), Payment::default()),
                 }),
                 changed = until.changed() => if changed.is_err() {
-                    // The call has ended; its answer is in the channel, or nowhere.
-                    continue;
+                    // The call has ended; its answer is on its way to the channel, or lost.
+                    let answer = (&mut answer).await;
+                    return Ok(match answer {
+                        Ok(answer) => outcome(answer.response, decided(answer.payment).await),
+                        Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::default()), Payment::default()),
+                    });
                 },
                 () = sleep_until(at) => {
                     if until.has_changed().unwrap_or(false) {
                         continue;
                     }
-                    return Ok(self.time_out(&id, &event).await);
+                    return Ok(self.time_out(&id, call).await);
                 }
             }
         }
     }
 
-    async fn time_out(&self, id: &RequestId, event: &RequestEventId) -> CallOutcome {
-        let payment = self
-            .shared
-            .calls
-            .end(event)
-            .map(|call| call.payment.borrow().clone());
-        let payment = payment.unwrap_or(Payment::None);
-        if matches!(payment, Payment::None)
-            && let Ok(cancelled) = Notification::new(
-                method::CANCELLED,
-                &json!({"requestId": id, "reason": "timed out"}),
-            )
-        {
+    async fn time_out(&self, id: &RequestId, call: CallId) -> CallOutcome {
+        let ended = self.shared.calls.end(call);
+        let payment = ended
+            .as_ref()
+            .map(|call| call.payment.borrow().clone())
+            .unwrap_or_default();
+        if payment.cost_something() {
+            answer::note_missing(&self.shared, ended).await;
+        } else if let Ok(cancelled) = Notification::new(
+            method::CANCELLED,
+            &json!({"requestId": id, "reason": "timed out"}),
+        ) {
             let _ = self.shared.notify(cancelled).await;
         }
         let response = failure(id, TIMED_OUT_CODE, "Request timed out", &payment);
@@ -111,43 +115,30 @@ async fn decided(mut payment: watch::Receiver<Payment>) -> Payment {
 }
 
 fn outcome(response: Response, payment: Payment) -> CallOutcome {
-    let (paid, unknown) = match payment {
-        Payment::Paid(amount) => (Some(amount), None),
-        Payment::Paying(amount) | Payment::Unknown(amount) => (None, Some(amount)),
-        Payment::None | Payment::Checking => (None, None),
-    };
     CallOutcome {
         response,
-        paid,
-        unknown,
+        paid: payment.paid,
+        unknown: payment.open,
     }
 }
 
 /// An error of this client, which says whether money was spent.
 pub(super) fn failure(id: &RequestId, code: i64, message: &str, payment: &Payment) -> Response {
     let mut error = ErrorObject::new(code, message);
-    match payment {
-        Payment::Paid(amount) => {
-            error = error
-                .with_data(&json!({"spent": {"amount": amount.value(), "unit": amount.unit()}}));
-        }
-        Payment::Paying(amount) | Payment::Unknown(amount) => {
-            error = error
-                .with_data(&json!({"unknown": {"amount": amount.value(), "unit": amount.unit()}}));
-        }
-        Payment::None | Payment::Checking => {}
+    if payment.cost_something() {
+        error = error.with_data(&answer::cost(payment));
     }
     Response::from_error(id.clone(), &error)
 }
 
 /// A caller that stops waiting must not be paid for.
 struct EndOnDrop {
-    client: Arc<super::channel::Shared>,
-    event: RequestEventId,
+    client: Arc<Shared>,
+    call: CallId,
 }
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.client.calls.end(&self.event);
+        answer::missing(&self.client, self.client.calls.end(self.call));
     }
 }

@@ -3,25 +3,31 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ClientPayments;
-use super::calls::{Call, Calls, Sink};
-use super::intercept;
+use super::calls::{Call, CallId, Calls, Sink};
+use super::price_board::PriceBoard;
+use super::strays::Strays;
+use super::{answer, intercept, resolve};
 use crate::error::{Error, Result};
-use crate::payment::{InvocationIdentity, RequestEventId};
-use crate::transport::{ClientTransport, Introduction, MessageChannel};
+use crate::payment::{InvocationIdentity, PriceRange};
+use crate::transport::{ClientTransport, Introduction, MessageChannel, Prepared};
 use crate::wire::{Message, Notification, Request, RequestId, method};
 
 /// How many messages may wait for the caller to take them.
 const QUEUE: usize = 1024;
 
+/// How long closing waits for what is being written down.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// Puts a payer behind `transport`: the returned channel speaks plain MCP, and calls that cost something are paid within
-/// the budget.
+/// the budget and the policy.
 ///
 /// ```
 /// # use tollkeeper::{client::{ClientPayments, with_client_payments}, rails::fake::FakeHandler, transport::memory};
@@ -35,7 +41,8 @@ const QUEUE: usize = 1024;
 /// # Ok(()) }
 /// ```
 ///
-/// Must be called inside a Tokio runtime.
+/// Payments of former runs whose outcome is unknown are looked up in the background. Must be called inside a Tokio
+/// runtime.
 #[must_use]
 pub fn with_client_payments(
     transport: Arc<dyn ClientTransport>,
@@ -46,12 +53,19 @@ pub fn with_client_payments(
         transport,
         payments,
         calls: Calls::default(),
-        unresolved: SyncMutex::default(),
+        prices: PriceBoard::default(),
+        strays: Strays::default(),
+        unserved: SyncMutex::default(),
         introduced: AtomicBool::new(false),
+        asked: Notify::new(),
+        noted: Notify::new(),
         to_caller,
         closing: CancellationToken::new(),
     });
     tokio::spawn(intercept::run(Arc::clone(&shared)));
+    if shared.payments.ledger.has_books() {
+        tokio::spawn(resolve::at_start(Arc::clone(&shared)));
+    }
     Arc::new(PaidClient {
         shared,
         from_server: Mutex::new(from_server),
@@ -70,9 +84,15 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn ClientTransport>,
     pub(super) payments: ClientPayments,
     pub(super) calls: Calls,
-    /// Calls for which a payment has an unknown outcome: nothing more is paid for them.
-    pub(super) unresolved: SyncMutex<HashSet<InvocationIdentity>>,
+    pub(super) prices: PriceBoard,
+    pub(super) strays: Strays,
+    /// Calls that were paid for without a result, as far as this client knows: a result that comes later makes up for it.
+    pub(super) unserved: SyncMutex<HashSet<InvocationIdentity>>,
     introduced: AtomicBool,
+    /// Somebody waits for one of those to be written down.
+    pub(super) asked: Notify,
+    /// One of those was written down.
+    pub(super) noted: Notify,
     pub(super) to_caller: mpsc::Sender<Message>,
     pub(super) closing: CancellationToken,
 }
@@ -83,6 +103,13 @@ impl PaidClient {
     pub fn payments(&self) -> &ClientPayments {
         &self.shared.payments
     }
+
+    /// The price that the server advertised for a capability in CEP-8's notation, if one of its lists that came by here
+    /// said so.
+    #[must_use]
+    pub fn advertised(&self, capability: &str) -> Option<PriceRange> {
+        self.shared.prices.price_of(capability)
+    }
 }
 
 impl Shared {
@@ -92,30 +119,31 @@ impl Shared {
         request: Request,
         sink: Sink,
         deadline: watch::Sender<Option<tokio::time::Instant>>,
-    ) -> Result<RequestEventId> {
-        let call = Call::new(&request, sink, deadline);
-        let prepared = self
-            .transport
-            .prepare(&request.into(), &self.introduction())
-            .await?;
-        self.calls.insert(prepared.event, call)?;
+    ) -> Result<CallId> {
+        let first = !self.introduced.swap(true, Ordering::SeqCst);
+        let prepared = self.prepare(&request, first).await?;
+        let call = Call::new(request, prepared.event, &prepared.signed, sink, deadline);
+        let id = self.calls.insert(call)?;
         if let Err(error) = self.transport.publish(&prepared).await {
-            self.calls.end(&prepared.event);
+            self.calls.end(id);
             return Err(error);
         }
-        Ok(prepared.event)
+        Ok(id)
     }
 
-    /// Payment methods on every request (N-53); the lifecycle on the first only (N-37).
-    fn introduction(&self) -> Introduction {
+    /// Signs a request. Payment methods are on every one (N-53), the lifecycle on those that `say_how` (N-37).
+    pub(super) async fn prepare(&self, request: &Request, say_how: bool) -> Result<Prepared> {
         let pmis = self
             .payments
             .handlers
             .iter()
             .map(|handler| handler.pmi().clone())
             .collect();
-        let first = !self.introduced.swap(true, Ordering::SeqCst);
-        Introduction::new(pmis, self.payments.interaction.filter(|_| first))
+        let interaction = self.payments.interaction.filter(|_| say_how);
+        let introduction = Introduction::new(pmis, interaction);
+        self.transport
+            .prepare(&request.clone().into(), &introduction)
+            .await
     }
 
     pub(super) async fn notify(&self, notification: Notification) -> Result<()> {
@@ -127,12 +155,9 @@ impl Shared {
         self.transport.publish(&prepared).await
     }
 
-    pub(super) fn is_unresolved(&self, identity: Option<InvocationIdentity>) -> bool {
-        let unresolved = self
-            .unresolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        identity.is_some_and(|identity| unresolved.contains(&identity))
+    pub(super) fn is_unserved(&self, identity: Option<InvocationIdentity>) -> bool {
+        let unserved = self.unserved.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.is_some_and(|identity| unserved.contains(&identity))
     }
 }
 
@@ -158,10 +183,10 @@ impl MessageChannel for PaidClient {
                 if notification.method == method::CANCELLED
                     && let Some(params) = &notification.params
                     && let Ok(Cancelled { request_id }) = serde_json::from_str(params.get())
-                    && let Some(event) = self.shared.calls.event_of(&request_id)
+                    && let Some(id) = self.shared.calls.of_request(&request_id)
                 {
                     // Nothing is paid any more for what nobody waits for (N-76).
-                    self.shared.calls.end(&event);
+                    answer::missing(&self.shared, self.shared.calls.end(id));
                 }
                 self.shared.notify(notification).await
             }
@@ -182,10 +207,15 @@ impl MessageChannel for PaidClient {
     async fn close(&self) {
         self.shared.closing.cancel();
         self.shared.calls.end_all();
+        let writing = &self.shared.payments.writing;
+        writing.close();
+        // A disk that does not answer must not keep anybody from leaving; the next run finds what is missing.
+        let _ = tokio::time::timeout(LAST_WORDS, writing.wait()).await;
         self.shared.transport.close().await;
     }
 }
 
+/// What is open stays open in the books: the next run sees that it was interrupted.
 impl Drop for PaidClient {
     fn drop(&mut self) {
         self.shared.closing.cancel();

@@ -6,9 +6,10 @@ use super::event::DeclineReason;
 use crate::payment::{Amount, PayReq, PaymentHandler, PaymentRequest};
 use crate::wire::PaymentRequiredParams;
 
-/// The payment request of a demand, and the wallet that it is for.
+/// The payment request of a demand, and the wallet that it is for. Its reference is the id of the payment.
 ///
-/// A `pay_req` is never read under another payment method than its own (N-59).
+/// A `pay_req` is never read under another payment method than its own (N-59), and never paid if it asks for something
+/// else than the server says (N-130).
 pub(super) fn check(
     handlers: &[Arc<dyn PaymentHandler>],
     params: Option<PaymentRequiredParams>,
@@ -18,14 +19,24 @@ pub(super) fn check(
         .iter()
         .find(|handler| *handler.pmi() == params.pmi)
         .ok_or_else(|| DeclineReason::NoHandler(params.pmi.clone()))?;
-    if params.pay_req.as_str().is_empty() {
+    if params.pay_req.as_str().is_empty() || params.amount == 0 {
         return Err(DeclineReason::Malformed);
     }
-    let amount =
-        Amount::new(params.amount, handler.unit()).map_err(|_| DeclineReason::Malformed)?;
+    let said = Amount::new(params.amount, handler.unit()).map_err(|_| DeclineReason::Malformed)?;
     let pay_req = PayReq::new(params.pay_req.as_str());
-    Ok((
-        PaymentRequest::new(params.pmi, amount, pay_req, ""),
-        Arc::clone(handler),
-    ))
+    let mut request = PaymentRequest::new(params.pmi, said.clone(), pay_req, "");
+    let examined = handler
+        .examine(&request)
+        .map_err(|error| DeclineReason::Invalid {
+            why: error.to_string(),
+        })?;
+    if let Some(asked) = examined.amount.filter(|asked| *asked != said) {
+        return Err(DeclineReason::AmountDiffers { said, asked });
+    }
+    if examined.payment_id.is_empty() {
+        return Err(DeclineReason::NotHandled);
+    }
+    request.reference = examined.payment_id;
+    request.expires_at = examined.expires_at;
+    Ok((request, Arc::clone(handler)))
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::call::Answer;
-use super::calls::{Call, Sink};
+use super::answer::finish;
 use super::channel::Shared;
 use super::event::PaymentEvent;
-use super::pay;
+use super::ledger::Heard;
+use super::{gated, pay};
 use crate::payment::RequestEventId;
 use crate::transport::ClientInbound;
-use crate::wire::{Message, Notification, PaymentNotification, Response};
+use crate::wire::{Message, Notification, Payload, PaymentNotification, Response, Tag, method};
 
 /// Takes messages until the transport or the client closes.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -21,15 +21,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let Some(ClientInbound {
             message,
             in_reply_to,
-            ..
+            tags,
+            signed,
         }) = inbound
         else {
             break;
         };
         match message {
-            Message::Response(response) => answered(&shared, in_reply_to, response).await,
+            Message::Response(response) => {
+                answered(&shared, in_reply_to, response, &tags, signed).await;
+            }
             Message::Notification(notification) => {
-                notified(&shared, in_reply_to, notification).await
+                notified(&shared, in_reply_to, notification, signed).await;
             }
             // This transport carries no requests from server to client (T-16).
             Message::Request(_) => {}
@@ -40,56 +43,76 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// An answer is matched by the event it is about, never by the id in its body (N-8).
-async fn answered(shared: &Shared, in_reply_to: Option<RequestEventId>, response: Response) {
-    let Some(call) = in_reply_to.and_then(|event| shared.calls.end(&event)) else {
-        tracing::debug!("dropped an answer to nothing that is open");
+pub(super) async fn answered(
+    shared: &Arc<Shared>,
+    in_reply_to: Option<RequestEventId>,
+    response: Response,
+    tags: &[Tag],
+    signed: String,
+) {
+    let Some(event) = in_reply_to else {
+        tracing::debug!("dropped an answer to nothing");
+        return;
+    };
+    let Some(id) = shared.calls.of_event(&event) else {
+        tracing::debug!("an answer to nothing that is open");
+        shared.strays.keep(event, response, signed);
+        return;
+    };
+    match &response.payload {
+        // Prices are believed on the lists that this client asked for, so that a server cannot raise one right before it
+        // demands it.
+        Payload::Result(_) => {
+            let listed = shared
+                .calls
+                .with(id, |call| method::listing(&call.request.method).is_some());
+            if listed == Some(true) {
+                shared.prices.note(tags);
+            }
+        }
+        Payload::Error(_) => {
+            if gated::takes(shared, id, event, &response, &signed) {
+                return;
+            }
+        }
+    }
+    let Some(call) = shared.calls.end(id) else {
         return;
     };
     let response = Response {
-        id: call.id.clone(),
+        id: call.id().clone(),
         payload: response.payload,
     };
-    finish(shared, call, response).await;
-}
-
-/// Hands the answer of an ended call to whoever waits for it.
-pub(super) async fn finish(shared: &Shared, call: Call, response: Response) {
-    match call.sink {
-        Sink::Channel => {
-            let _ = shared.to_caller.send(response.into()).await;
-        }
-        Sink::Waiter(waiter) => {
-            let _ = waiter.send(Answer {
-                response,
-                payment: call.payment.subscribe(),
-            });
-        }
-    }
+    finish(shared, call, response, Some(signed)).await;
 }
 
 async fn notified(
     shared: &Arc<Shared>,
     in_reply_to: Option<RequestEventId>,
     notification: Notification,
+    signed: String,
 ) {
     if !PaymentNotification::is_method(&notification.method) {
         let _ = shared.to_caller.send(notification.into()).await;
         return;
     }
     // Payment notifications about nothing that is open are dropped, whatever they say (N-11).
-    let Some(event) = in_reply_to.filter(|event| shared.calls.with(event, |_| ()).is_some()) else {
+    let Some((event, id)) =
+        in_reply_to.and_then(|event| Some((event, shared.calls.of_event(&event)?)))
+    else {
         tracing::debug!("dropped a payment notification about nothing that is open");
         return;
     };
     match PaymentNotification::read(&notification) {
         Ok(Some(PaymentNotification::Required(params))) => {
-            pay::demanded(shared, event, Some(params)).await
+            pay::demanded(shared, id, event, Some(params), signed);
         }
         Ok(Some(PaymentNotification::Accepted(params))) => {
             (shared.payments.observer)(&PaymentEvent::Accepted {
                 event,
                 amount: params.amount,
             });
+            accepted(shared, id, signed);
         }
         Ok(Some(PaymentNotification::Rejected(params))) => {
             // The error that ends the request follows (N-72); servers that send none are ended here.
@@ -97,12 +120,32 @@ async fn notified(
                 event,
                 message: params.message.clone(),
             });
-            super::decline::rejected(shared, &event, params.message.as_deref()).await;
+            super::decline::rejected(shared, id, params.message.as_deref(), signed).await;
         }
         Ok(None) => {}
         Err(error) => {
             tracing::warn!(request_event_id = %event, error = &error as &dyn std::error::Error, "declined a demand that cannot be read");
-            pay::demanded(shared, event, None).await;
+            pay::demanded(shared, id, event, None, signed);
         }
     }
+}
+
+/// Keeps the server's word for the receipt.
+fn accepted(shared: &Arc<Shared>, id: super::calls::CallId, signed: String) {
+    let attempt = shared.calls.with(id, |call| call.attempts.last().copied());
+    let Some(Some(attempt)) = attempt else {
+        return;
+    };
+    let (shared, token) = (Arc::clone(shared), shared.payments.writing.token());
+    tokio::spawn(async move {
+        let noted = shared
+            .payments
+            .ledger
+            .note(attempt, Heard::Accepted(signed));
+        if let Err(error) = noted.await {
+            tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "an acceptance was not written down");
+        }
+        shared.payments.keep_receipt(attempt);
+        drop(token);
+    });
 }

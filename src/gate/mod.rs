@@ -129,7 +129,8 @@ impl Default for GateSettings {
             offers_per_minute: 600,
             keep_unpaid: Duration::from_secs(7 * 86_400),
             keep_responses: Duration::from_secs(7 * 86_400),
-            stored_response_bytes: 256 * 1024,
+            // As much as a transport carries in pieces: what was paid for can be had again.
+            stored_response_bytes: 16 * 1024 * 1024,
             inject_client_pubkey: false,
         }
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::client::ledger::{AttemptId, AttemptState};
+use crate::client::policy::Advertised;
 use crate::payment::{
     Amount, Margin, PaymentInteraction, PaymentInteractionPolicy, PricedCapability,
 };
@@ -51,6 +53,10 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Read the books
     Ledger(LedgerArgs),
+    /// Show what was spent, and what is held for payments whose outcome is unknown
+    Spending(SpendingArgs),
+    /// List, verify and hand out receipts of what was paid
+    Receipts(ReceiptsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +214,13 @@ pub(super) struct RateArgs {
 pub(super) struct ServerArgs {
     /// The server: npub, nprofile or hex
     pub(super) server: String,
+    #[command(flatten)]
+    pub(super) link: LinkArgs,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LinkArgs {
     /// A relay to reach it on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
@@ -234,6 +247,11 @@ pub(super) struct PayingArgs {
     /// The most that one call may cost [default: the budget]
     #[arg(long, value_name = "AMOUNT")]
     pub(super) per_call: Option<Amount>,
+    #[command(flatten)]
+    pub(super) policy: PolicyArgs,
+    /// Pay what explicit gating offers too, instead of showing the offer
+    #[arg(long)]
+    pub(super) pay: bool,
     /// How payments are tied to calls: transparent or explicit_gating
     #[arg(long, value_name = "LIFECYCLE")]
     pub(super) payment_interaction: Option<PaymentInteraction>,
@@ -244,10 +262,57 @@ pub(super) struct PayingArgs {
     pub(super) allow_fake: bool,
 }
 
+/// The policy, beside its file (policy.toml in TOLLKEEPER_HOME), whose keys these flags replace.
+#[derive(Debug, Args)]
+pub(super) struct PolicyArgs {
+    /// The most that may be spent in any hour, by all runs together
+    #[arg(long, value_name = "AMOUNT")]
+    pub(super) per_hour: Option<Amount>,
+    /// The most that may be spent in any day, by all runs together
+    #[arg(long, value_name = "AMOUNT")]
+    pub(super) per_day: Option<Amount>,
+    /// The most that may ever be spent, by all runs together
+    #[arg(long, value_name = "AMOUNT")]
+    pub(super) total: Option<Amount>,
+    /// Ask a person about every payment above this
+    #[arg(long, value_name = "AMOUNT")]
+    pub(super) ask_above: Option<Amount>,
+    /// How long that person has, in seconds; then the answer is no [default: 60]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(super) ask_timeout: Option<u64>,
+    /// How many payments one call may make until it is answered [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) max_payments: Option<u32>,
+    /// How many payments in a row a server may take without a result; 0 for any number [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(super) breaker: Option<u32>,
+    /// What advertised prices mean: off, seen (never more, where one was seen) or required [default: seen]
+    #[arg(long, value_name = "RULE")]
+    pub(super) advertised: Option<Advertised>,
+    /// Pay this server only; may be repeated
+    #[arg(long = "allow-server", value_name = "SERVER")]
+    pub(super) allow: Vec<String>,
+    /// Never pay this server; may be repeated
+    #[arg(long = "deny-server", value_name = "SERVER")]
+    pub(super) deny: Vec<String>,
+    #[command(flatten)]
+    pub(super) rates: RateArgs,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
+    /// The server: npub, nprofile or hex
+    #[arg(
+        value_name = "SERVER",
+        required_unless_present = "servers",
+        conflicts_with = "servers"
+    )]
+    pub(super) server: Option<String>,
+    /// One of several servers, with the name that its tools are prefixed with; may be repeated
+    #[arg(long = "server", value_name = "NAME=SERVER")]
+    pub(super) servers: Vec<String>,
     #[command(flatten)]
-    pub(super) server: ServerArgs,
+    pub(super) link: LinkArgs,
     #[command(flatten)]
     pub(super) paying: PayingArgs,
 }
@@ -373,6 +438,89 @@ pub(super) struct LedgerFile {
     /// Print JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SpendingArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<SpendingCommand>,
+    /// Print JSON, one object per line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SpendingCommand {
+    /// List payments, oldest first
+    List {
+        /// Only payments in this state (reserved, paid, refused, unknown); may be repeated
+        #[arg(long, value_name = "STATE", action = ArgAction::Append)]
+        state: Vec<AttemptState>,
+    },
+    /// Ask the wallets what became of payments whose outcome is unknown; no money moves
+    Resolve {
+        #[command(flatten)]
+        wallets: WalletsArgs,
+    },
+    /// Write down what became of a payment that no wallet can tell about
+    Decide {
+        /// The number of the payment
+        payment: AttemptId,
+        /// What became of it: paid or refused
+        #[arg(value_name = "paid|refused")]
+        outcome: AttemptState,
+    },
+    /// Put up with what a server took without a result: it may be paid again
+    Forgive {
+        /// The server: npub, nprofile or hex
+        server: String,
+    },
+}
+
+/// Which wallets may be asked.
+#[derive(Debug, Args)]
+pub(super) struct WalletsArgs {
+    #[command(flatten)]
+    pub(super) wallet: WalletArgs,
+    /// Ask the fake rail, which is not money
+    #[arg(long)]
+    pub(super) allow_fake: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReceiptsArgs {
+    #[command(subcommand)]
+    pub(super) command: ReceiptsCommand,
+    /// Print JSON, one object per line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReceiptsCommand {
+    /// List receipts, oldest first
+    List,
+    /// Show one receipt, without its proof
+    Show {
+        /// The number of the payment, or a file
+        receipt: String,
+    },
+    /// Verify receipts offline, and say what is proven and what is not; all of them unless some are named
+    Verify {
+        /// The number of a payment, or a file
+        receipts: Vec<String>,
+    },
+    /// Print receipts as JSON, to hand out; all of them unless some are named
+    Export {
+        /// The number of a payment, or a file
+        receipts: Vec<String>,
+        /// With the proof of payment, which is a secret
+        #[arg(long)]
+        with_proof: bool,
+        /// With what was asked and what was answered
+        #[arg(long)]
+        with_contents: bool,
+    },
 }
 
 fn policy(word: &str) -> Result<PaymentInteractionPolicy, String> {

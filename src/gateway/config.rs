@@ -20,7 +20,7 @@ use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
 
 use self::file::File;
 pub(super) use self::lightning::LightningWallet;
-pub(super) use self::rates::Rates;
+pub(super) use self::rates::{Rates, RatesSection, rates};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -225,7 +225,7 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
     let per_client = args.pending_per_client.or(file.limits.pending_per_client);
     let total = args.pending_total.or(file.limits.pending_total);
     let prices = merge_prices(file.prices()?, &args.prices);
-    let rates = rates::rates(&args.rates, &file.rates)?;
+    let rates = rates(&args.rates, &file.rates)?;
     // A wallet in the environment of a server that sells nothing is left alone, unless it is asked for by name.
     let wallet = lightning::selling(
         &args.wallet,

@@ -4,6 +4,7 @@
 // What was asked for.
 mod args;
 mod arguments;
+mod buying;
 mod config;
 mod secrets;
 
@@ -14,6 +15,7 @@ mod lines;
 mod logging;
 mod output;
 mod shutdown;
+mod terminal;
 mod wire_up;
 
 // What the crash test needs.

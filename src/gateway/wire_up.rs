@@ -1,30 +1,40 @@
 //! From what was asked for to what works: keys, transports, ledgers, rails.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{PayingArgs, ServerArgs};
+use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletArgs, WalletsArgs};
+use super::buying;
 use super::call_check::ListedCalls;
 use super::config::{self, LedgerPlace, LightningWallet, Rates, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
 use super::exit::{Failure, Outcome, with_causes};
 use super::{home, secrets};
-use crate::client::{ClientPayments, PaidClient, PaymentEvent, with_client_payments};
+use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
+use crate::client::receipt::ReceiptFolder;
+use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
 use crate::gate::PriceList;
 use crate::ledger::{Ledger, MemoryLedger, SqliteLedger};
-use crate::payment::{FixedRates, PaymentProcessor, RateSource, ServerPubkey};
+use crate::payment::{FixedRates, PaymentProcessor, RateSource, ServerPubkey, Unit};
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::rails::lightning::lnbits::{LnbitsHandler, LnbitsProcessor};
 use crate::rails::lightning::nwc::{LightningNwcHandler, LightningNwcProcessor, NwcSettings};
 use crate::rails::rates::HttpRate;
 use crate::server::{ServerPayments, ServerPaymentsBuilder};
-use crate::transport::ServerTransport;
 use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
 };
+use crate::transport::{ClientTransport, ServerTransport};
+
+/// The books of what was bought, in TOLLKEEPER_HOME.
+pub(super) const BOOKS: &str = "buyer.db";
+
+/// The folder of receipts, in TOLLKEEPER_HOME.
+pub(super) const RECEIPTS: &str = "receipts";
 
 /// How long the first relay may take to be ready.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
@@ -32,8 +42,9 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a start waits for the first rates.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the fake rail lets the money travel: long enough for a client to agree to pay first, as with real money.
-const SETTLING: Duration = Duration::from_millis(100);
+/// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
+/// pay, first, as with real money.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// The ledger at `place`.
 pub(super) fn ledger(place: &LedgerPlace) -> Outcome<Arc<dyn Ledger>> {
@@ -201,8 +212,13 @@ pub(super) fn price_list(selling: &Selling) -> Outcome<PriceList> {
 
 /// The client's end of the relays, ready for requests.
 pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClientTransport>> {
+    link(&args.server, &args.link).await
+}
+
+/// The client's end of the relays that `args` name, for one server.
+pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClientTransport>> {
     let (server, named) =
-        parse_server(&args.server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
+        parse_server(server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
     let relays = relays_of(&server, args, &named).await?;
     let keys = client_keys(args)?;
     let transport = NostrClientTransport::builder(keys, server)
@@ -218,7 +234,7 @@ pub(super) async fn client_transport(args: &ServerArgs) -> Outcome<Arc<NostrClie
 /// lists on the discovery relays, else on these themselves.
 async fn relays_of(
     server: &ServerPubkey,
-    args: &ServerArgs,
+    args: &LinkArgs,
     hinted: &[String],
 ) -> Outcome<Vec<String>> {
     let known = config::client_relays(&args.relays, hinted)?;
@@ -242,12 +258,12 @@ async fn relays_of(
     Ok(listed)
 }
 
-/// A client that pays inside the budget, and tells `on_event` what it does.
-pub(super) async fn paid_client(
-    transport: Arc<NostrClientTransport>,
+/// How a client pays: inside the budget and the policy, by the books, and telling `on_event` what it does.
+pub(super) async fn client_payments(
     paying: &PayingArgs,
+    asker: Option<Arc<dyn AskBuyer>>,
     on_event: impl Fn(&PaymentEvent) + Send + Sync + 'static,
-) -> Outcome<Arc<PaidClient>> {
+) -> Outcome<ClientPayments> {
     let mut builder = ClientPayments::builder()
         .budget(paying.budget.clone())
         .on_event(on_event);
@@ -257,23 +273,106 @@ pub(super) async fn paid_client(
     if let Some(interaction) = paying.payment_interaction {
         builder = builder.interaction(interaction);
     }
-    // What is named first is paid with first, if the server takes both: play money before money.
-    if paying.allow_fake {
-        builder = builder.handler(FakeHandler::new());
+    if paying.pay {
+        builder = builder.pay_explicit_gating();
     }
-    match config::paying_wallet(&paying.wallet)? {
-        None => {}
+    if let Some(asker) = asker {
+        builder = builder.ask(asker);
+    }
+    match home::folder() {
+        Ok(home) => {
+            let soon = paying.budget.value() > 0;
+            let (policy, limits_at) = buying::policy(&home, &paying.policy)?;
+            // Rates are asked for only where something has to be converted.
+            let foreign = !policy.currencies().is_empty() || *paying.budget.unit() != Unit::SATS;
+            if foreign && let Some(source) = rates(&limits_at).await? {
+                builder = builder.rates(source, limits_at.max_age);
+            }
+            builder = by_the_books(builder, &home, soon)?.policy(policy);
+        }
+        // Nothing can be paid, so nothing has to be written down.
+        Err(_) if paying.budget.value() == 0 => {}
+        Err(error) => return Err(error.into()),
+    }
+    builder = with_wallets(builder, paying.allow_fake, &paying.wallet).await?;
+    Ok(builder.build()?)
+}
+
+/// The wallets that pay. What is named first is paid with first, if the server takes both: play money before money.
+async fn with_wallets(
+    mut builder: ClientPaymentsBuilder,
+    fake: bool,
+    wallet: &WalletArgs,
+) -> Outcome<ClientPaymentsBuilder> {
+    if fake {
+        builder = with_fake_wallet(builder)?;
+    }
+    Ok(match config::paying_wallet(wallet)? {
+        None => builder,
         Some(LightningWallet::Nwc(wallet)) => {
             let settings = NwcSettings::new().network(wallet.network);
-            builder = builder.handler(LightningNwcHandler::new(wallet.connection, settings)?);
+            builder.handler(LightningNwcHandler::new(wallet.connection, settings)?)
         }
         Some(LightningWallet::Lnbits(config)) => {
             let handler = LnbitsHandler::new(&config)?;
             handler.check().await?;
-            builder = builder.handler(handler);
+            builder.handler(handler)
         }
+    })
+}
+
+/// The books and the receipts in `home`. Books that are needed `soon` are opened while other things are prepared.
+fn by_the_books(
+    builder: ClientPaymentsBuilder,
+    home: &Path,
+    soon: bool,
+) -> Outcome<ClientPaymentsBuilder> {
+    // A folder that cannot be made is complained about by the books, when something is to be paid.
+    let _ = home::make_folder(home);
+    Ok(builder
+        .ledger(books(home, soon)?)
+        .receipts(ReceiptFolder::new(home.join(RECEIPTS))))
+}
+
+/// The books of what was bought, in `home`.
+pub(super) fn buyer_ledger(home: &Path) -> Outcome<Arc<dyn BuyerLedger>> {
+    books(home, false)
+}
+
+fn books(home: &Path, soon: bool) -> Outcome<Arc<dyn BuyerLedger>> {
+    let file = home.join(BOOKS);
+    let ledger: Arc<dyn BuyerLedger> = match soon {
+        true => Arc::new(SqliteBuyerLedger::open_soon(file)?),
+        false => Arc::new(SqliteBuyerLedger::new(file)?),
+    };
+    #[cfg(feature = "testing")]
+    let ledger = crash_points::buyer_ledger(ledger)?;
+    Ok(ledger)
+}
+
+/// Wallets to be asked about former payments, with the books of `home`: nothing can be paid with it.
+pub(super) async fn look_up_only(home: &Path, wallets: &WalletsArgs) -> Outcome<ClientPayments> {
+    let builder = by_the_books(ClientPayments::builder(), home, false)?;
+    let builder = with_wallets(builder, wallets.allow_fake, &wallets.wallet).await?;
+    Ok(builder.build()?)
+}
+
+fn with_fake_wallet(builder: ClientPaymentsBuilder) -> Outcome<ClientPaymentsBuilder> {
+    #[cfg(feature = "testing")]
+    if let Some(purse) = crash_points::Purse::from_environment()? {
+        return Ok(builder.handler(purse));
     }
-    Ok(with_client_payments(transport, builder.build()?))
+    Ok(builder.handler(FakeHandler::new()))
+}
+
+/// The client's end of the relays, as the payer uses it.
+pub(super) fn behind_the_payer(
+    transport: Arc<NostrClientTransport>,
+) -> Outcome<Arc<dyn ClientTransport>> {
+    let transport: Arc<dyn ClientTransport> = transport;
+    #[cfg(feature = "testing")]
+    let transport = crash_points::client_transport(transport)?;
+    Ok(transport)
 }
 
 /// The id of the first request of a run.
@@ -285,7 +384,7 @@ pub(super) fn first_request_id() -> i64 {
     i64::from(u32::try_from(random >> 32).unwrap_or_default())
 }
 
-fn client_keys(args: &ServerArgs) -> Outcome<NostrKeys> {
+fn client_keys(args: &LinkArgs) -> Outcome<NostrKeys> {
     if let Some(keys) = keys_from_environment()? {
         return Ok(keys);
     }

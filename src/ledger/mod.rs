@@ -29,6 +29,8 @@ pub use entry::{Entry, EntryState, Moment, NewEntry};
 pub use memory::MemoryLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::file;
 pub use transition::{Move, Transition, TransitionKind};
 
 use crate::error::Result;

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::ProcessorControl;
-use crate::payment::{PayOutcome, PaymentHandler, PaymentProof, PaymentRequest, Pmi, RailError};
+use crate::payment::{
+    Amount, Examined, PayOutcome, PaymentHandler, PaymentProof, PaymentRequest, Pmi, RailError,
+    Timestamp, Unit,
+};
 
 /// What [`handle`](PaymentHandler::handle) does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,25 @@ pub enum HandlerScript {
     Hang,
     /// Would not handle the request at all.
     CannotHandle,
+    /// Breaks down in the middle.
+    Panic,
+}
+
+/// What [`lookup_payment`](PaymentHandler::lookup_payment) says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LookUpScript {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// It was paid.
+    Paid,
+    /// It was not, and never will be.
+    Refused,
+    /// No usable answer.
+    Fail,
+    /// Never answers.
+    Hang,
 }
 
 /// See [`HandlerControl`] for what it does.
@@ -40,6 +62,8 @@ pub struct ScriptedHandler {
 pub struct HandlerControl {
     script: Arc<Mutex<HandlerScript>>,
     asked: Arc<Mutex<Vec<PaymentRequest>>>,
+    look_up: Arc<Mutex<LookUpScript>>,
+    looked_up: Arc<Mutex<Vec<PaymentRequest>>>,
     wallet: Option<ProcessorControl>,
 }
 
@@ -50,6 +74,8 @@ impl ScriptedHandler {
         let control = HandlerControl {
             script: Arc::new(Mutex::new(HandlerScript::Pay)),
             asked: Arc::default(),
+            look_up: Arc::default(),
+            looked_up: Arc::default(),
             wallet,
         };
         (
@@ -77,6 +103,20 @@ impl HandlerControl {
             .clone()
     }
 
+    /// Changes what the handler says of former payments.
+    pub fn look_up(&self, script: LookUpScript) {
+        *self.look_up.lock().unwrap_or_else(PoisonError::into_inner) = script;
+    }
+
+    /// Which former payments the handler was asked about, in order.
+    #[must_use]
+    pub fn looked_up(&self) -> Vec<PaymentRequest> {
+        self.looked_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     async fn pay(&self, request: &PaymentRequest) {
         if let Some(wallet) = &self.wallet {
             wallet
@@ -90,6 +130,15 @@ impl HandlerControl {
 impl PaymentHandler for ScriptedHandler {
     fn pmi(&self) -> &Pmi {
         &self.pmi
+    }
+
+    /// One that begins with `asks:` is read; every other says nothing but which one it is.
+    fn examine(&self, request: &PaymentRequest) -> Result<Examined, RailError> {
+        let pay_req = request.pay_req.as_str();
+        if !pay_req.starts_with("asks:") {
+            return Ok(Examined::new(pay_req));
+        }
+        read(pay_req).ok_or_else(|| RailError::invalid("it cannot be read"))
     }
 
     async fn can_handle(&self, _request: &PaymentRequest) -> bool {
@@ -129,6 +178,45 @@ impl PaymentHandler for ScriptedHandler {
             HandlerScript::Refuse | HandlerScript::CannotHandle => Ok(PayOutcome::Refused),
             HandlerScript::Fail => Err(RailError::refused("scripted failure")),
             HandlerScript::Hang => std::future::pending().await,
+            HandlerScript::Panic => break_down(),
         }
     }
+
+    async fn lookup_payment(&self, request: &PaymentRequest) -> Result<PayOutcome, RailError> {
+        self.control
+            .looked_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request.clone());
+        let script = *self
+            .control
+            .look_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match script {
+            LookUpScript::Unknown => Ok(PayOutcome::Unknown),
+            LookUpScript::Paid => Ok(PayOutcome::Paid(PaymentProof::new("looked up"))),
+            LookUpScript::Refused => Ok(PayOutcome::Refused),
+            LookUpScript::Fail => Err(RailError::unknown("no answer")),
+            LookUpScript::Hang => std::future::pending().await,
+        }
+    }
+}
+
+#[expect(clippy::panic, reason = "the test wants it to")]
+fn break_down() -> Result<PayOutcome, RailError> {
+    panic!("the scripted wallet breaks down")
+}
+
+/// `asks:AMOUNT:ID`, with `@MILLIS` behind it for one that expires then: what a payment request says by itself.
+fn read(pay_req: &str) -> Option<Examined> {
+    let (amount, id) = pay_req.strip_prefix("asks:")?.split_once(':')?;
+    let (id, expires) = match id.split_once('@') {
+        Some((id, at)) => (id, Some(Timestamp::from_millis(at.parse().ok()?))),
+        None => (id, None),
+    };
+    let mut examined = Examined::new(id);
+    examined.amount = Some(Amount::new(amount.parse().ok()?, Unit::SATS).ok()?);
+    examined.expires_at = expires;
+    Some(examined)
 }

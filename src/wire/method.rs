@@ -54,6 +54,20 @@ pub fn capability_name<'a>(method: &str, params: &'a Value) -> Option<&'a str> {
     }
 }
 
+/// What a request calls, in CEP-8's notation: `tool:NAME`, `prompt:NAME`, `resource:URI`; `method:METHOD` or
+/// `method:METHOD NAME` for the rest.
+#[must_use]
+pub fn notation(method: &str, params: Option<&Value>) -> String {
+    let name = params.and_then(|params| capability_name(method, params));
+    match (method, name) {
+        (TOOLS_CALL, Some(name)) => format!("tool:{name}"),
+        (PROMPTS_GET, Some(name)) => format!("prompt:{name}"),
+        (RESOURCES_READ, Some(name)) => format!("resource:{name}"),
+        (_, Some(name)) => format!("method:{method} {name}"),
+        (_, None) => format!("method:{method}"),
+    }
+}
+
 /// For the four list methods: the key of the list in the result, the key of each item's name, and the method that the
 /// items are used with.
 #[must_use]

@@ -19,6 +19,7 @@ mod sdk;
 mod buying;
 mod discovery;
 mod explicit;
+mod lightning;
 mod modes;
 mod oversized;
 mod selling;

@@ -57,6 +57,11 @@ impl Sdk {
 
     /// A script of `tests/interop/node`.
     pub(crate) fn script(&self, name: &str, config: &Value) -> Running {
+        self.script_with(name, config, None)
+    }
+
+    /// The same, with a wallet.
+    fn script_with(&self, name: &str, config: &Value, wallet: Option<&str>) -> Running {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/node");
         let mut command = Command::new("node");
         command
@@ -64,12 +69,21 @@ impl Sdk {
             .env("LOG_LEVEL", "error")
             .arg(scripts.join(name))
             .arg(config.to_string());
+        match wallet {
+            Some(connection) => command.env("NWC_CONNECTION", connection),
+            None => command.env_remove("NWC_CONNECTION"),
+        };
         Running::start(command)
     }
 
     /// The SDK as a client that has not connected yet.
     pub(crate) fn client(&self, config: Value) -> Client {
-        let running = self.script("client.mjs", &config);
+        self.client_with(config, None)
+    }
+
+    /// The same, with a wallet.
+    pub(crate) fn client_with(&self, config: Value, wallet: Option<&str>) -> Client {
+        let running = self.script_with("client.mjs", &config, wallet);
         let ready = running.next().expect("the client must become ready");
         assert_eq!(ready["event"], "ready", "{ready}");
         Client {
@@ -80,7 +94,12 @@ impl Sdk {
 
     /// The SDK as a server.
     pub(crate) fn server(&self, config: Value) -> Server {
-        let running = self.script("server.mjs", &config);
+        self.server_with(config, None)
+    }
+
+    /// The same, with a wallet.
+    pub(crate) fn server_with(&self, config: Value, wallet: Option<&str>) -> Server {
+        let running = self.script_with("server.mjs", &config, wallet);
         let (ready, _) = running.until(|line| line["event"] == "ready");
         Server {
             running,

@@ -85,7 +85,7 @@ async fn a_call_paid_while_the_relay_is_down_is_answered_when_it_is_back() {
         let call = a.call(json!(1), "add", json!({}));
         a.send(&call).await;
         let required = a.required(&call).await;
-        world.relay.go_down_for(Duration::from_millis(1500));
+        world.relay.go_down_for(Duration::from_secs(4));
         a.pay(&required).await;
         world.tools.wait_for("add", 1).await;
         assert_eq!(

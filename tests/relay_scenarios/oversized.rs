@@ -235,12 +235,7 @@ async fn what_is_in_pieces_is_held_to_the_same_rules() {
 #[tokio::test]
 async fn a_large_paid_result_comes_in_pieces_and_can_be_had_again() {
     for via in Via::ALL {
-        let world = World::builder()
-            .payments(|payments| {
-                payments.settings(|settings| settings.stored_response_bytes = 1024 * 1024)
-            })
-            .start()
-            .await;
+        let world = World::start().await;
         let mut a = world.client(via).await;
         a.tags.push(tag(&["support_oversized_transfer"]));
         let params = json!({ "name": "big", "arguments": {}, "_meta": { "progressToken": "t" } });

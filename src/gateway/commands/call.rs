@@ -7,14 +7,19 @@ use serde_json::{Map, Value, json};
 
 use super::target::Target;
 use super::{content, session};
-use crate::client::{CallOutcome, PaidClient, PaymentEvent};
+use crate::client::policy::Advertised;
+use crate::client::{CallOutcome, PaidClient, PaymentEvent, Spending, with_client_payments};
 use crate::gateway::args::CallArgs;
 use crate::gateway::exit::{Failure, Outcome, with_causes};
 use crate::gateway::output::{self, harmless};
+use crate::gateway::terminal::Terminal;
 use crate::gateway::{shutdown, wire_up};
 use crate::payment::Amount;
 use crate::transport::MessageChannel;
 use crate::wire::{ErrorObject, Message, Notification, Request, SERVER_ERROR_CODE, method, raw};
+
+/// The most pages that are read of a list.
+const MOST_PAGES: i64 = 100;
 
 pub(super) async fn run(args: &CallArgs) -> Outcome {
     let target = Target::parse(&args.capability, &args.arguments)?;
@@ -23,22 +28,39 @@ pub(super) async fn run(args: &CallArgs) -> Outcome {
         as_json: args.json,
         nothing: Amount::zero(args.paying.budget.unit().clone()),
     };
+    let paying = wire_up::client_payments(&args.paying, Terminal::find(), report.on_payment());
+    let payments = tokio::select! {
+        payments = paying => payments,
+        () = stop.cancelled() => Err(Failure::failed("interrupted")),
+    };
+    let payments = match payments {
+        Ok(payments) => payments,
+        Err(failure) if args.json && !failure.is_usage() => {
+            return report.failed(failure.message());
+        }
+        Err(failure) => return Err(failure),
+    };
+    let budget = payments.budget().clone();
     let called = async {
         let transport = wire_up::client_transport(&args.server).await?;
-        let client = wire_up::paid_client(transport, &args.paying, report.on_payment()).await?;
-        let outcome = Call::new(&client, Duration::from_secs(args.server.timeout))
+        let client = with_client_payments(wire_up::behind_the_payer(transport)?, payments);
+        let outcome = Call::new(&client, Duration::from_secs(args.server.link.timeout))
             .run(&target)
             .await;
+        let told = match outcome {
+            Ok(outcome) => report.outcome(&outcome),
+            Err(error) => report.failed(&with_causes(&error)),
+        };
+        // What was told is written down before the end: otherwise the next run would ask for it again.
         client.close().await;
-        Outcome::Ok(outcome)
+        Outcome::Ok(told)
     };
     let called = tokio::select! {
         called = called => called,
-        () = stop.cancelled() => Err(Failure::failed("interrupted")),
+        () = stop.cancelled() => return report.interrupted(&budget.spending()),
     };
     match called {
-        Ok(Ok(outcome)) => report.outcome(&outcome),
-        Ok(Err(error)) => report.failed(&with_causes(&error)),
+        Ok(told) => told,
         // Wrong usage is told to people, whatever the output is.
         Err(failure) if args.json && !failure.is_usage() => report.failed(failure.message()),
         Err(failure) => Err(failure),
@@ -66,6 +88,9 @@ impl<'a> Call<'a> {
         if introduced.response.result().is_none() {
             return Ok(introduced);
         }
+        if self.client.payments().policy().advertised == Advertised::Required {
+            self.see_prices(target).await?;
+        }
         let mut params = target.params.clone();
         params["_meta"] = json!({ "progressToken": self.id + 1 });
         let request = Request {
@@ -83,6 +108,33 @@ impl<'a> Call<'a> {
             }
         }
     }
+    /// Has the server list what is called, so that its advertised price is known.
+    async fn see_prices(&self, target: &Target) -> crate::Result<()> {
+        let mut cursor = None;
+        for page in 2..MOST_PAGES {
+            let params =
+                cursor.map_or_else(|| json!({}), |cursor: String| json!({"cursor": cursor}));
+            let request = Request::new(self.id + page, target.list, &params)?;
+            let listed = self.client.call(request, self.patience).await?;
+            let next = listed
+                .response
+                .result()
+                .and_then(|result| serde_json::from_str::<Page>(result.get()).ok())
+                .and_then(|page| page.next_cursor);
+            if next.is_none() || self.client.advertised(&target.notation()).is_some() {
+                break;
+            }
+            cursor = next;
+        }
+        Ok(())
+    }
+}
+
+/// What of a list matters here: whether there is more of it.
+#[derive(serde::Deserialize)]
+struct Page {
+    #[serde(rename = "nextCursor")]
+    next_cursor: Option<String>,
 }
 
 fn show_progress(message: &Message) {
@@ -136,7 +188,7 @@ impl Report {
             let error = outcome.response.error().unwrap_or_else(|| {
                 ErrorObject::new(SERVER_ERROR_CODE, "The server's error cannot be read")
             });
-            return self.error(&error, outcome.paid.as_ref());
+            return self.error(&error, outcome.paid.as_ref(), outcome.unknown.as_ref());
         };
         if self.as_json {
             let paid = self.money(outcome.paid.as_ref());
@@ -145,6 +197,10 @@ impl Report {
                 event: "result",
                 result,
                 paid,
+                unknown: outcome
+                    .unknown
+                    .as_ref()
+                    .map(|amount| self.money(Some(amount))),
             });
         } else {
             let result: Value = serde_json::from_str(result.get()).unwrap_or_default();
@@ -154,14 +210,34 @@ impl Report {
     }
 
     fn failed(&self, message: &str) -> Outcome {
-        self.error(&ErrorObject::new(SERVER_ERROR_CODE, message), None)
+        self.error(&ErrorObject::new(SERVER_ERROR_CODE, message), None, None)
     }
 
-    fn error(&self, error: &ErrorObject, paid: Option<&Amount>) -> Outcome {
+    /// Stopped by a signal. What was being paid stays on the books.
+    fn interrupted(&self, spending: &Spending) -> Outcome {
+        let some = |amount: &Amount| (amount.value() > 0).then(|| amount.clone());
+        let error = ErrorObject::new(SERVER_ERROR_CODE, "interrupted");
+        let (paid, unknown) = (some(&spending.spent), some(&spending.reserved));
+        self.error(&error, paid.as_ref(), unknown.as_ref())
+    }
+
+    fn error(
+        &self,
+        error: &ErrorObject,
+        paid: Option<&Amount>,
+        unknown: Option<&Amount>,
+    ) -> Outcome {
         if !self.as_json {
             let mut message = format!("{} ({})", harmless(&error.message), error.code);
             if let Some(paid) = paid {
                 message.push_str(&format!("; {paid} were paid"));
+            }
+            if let Some(unknown) = unknown {
+                message.push_str(&format!(
+                    "; nobody knows yet whether {unknown} were paid: they stay reserved and the same call is not paid \
+                     again until that is known ('tollkeeper spending' shows it, 'tollkeeper spending resolve' asks the \
+                     wallet)"
+                ));
             }
             return Err(Failure::failed(message));
         }
@@ -176,6 +252,10 @@ impl Report {
         };
         // What this client spent is not for the server to say.
         data.insert("spent".to_owned(), self.money(paid));
+        data.remove("unknown");
+        if unknown.is_some() {
+            data.insert("unknown".to_owned(), self.money(unknown));
+        }
         output::json(&Failed {
             event: "error",
             code: error.code,
@@ -196,6 +276,9 @@ struct Done<'a> {
     event: &'static str,
     result: &'a serde_json::value::RawValue,
     paid: Value,
+    /// What may have been paid beside it, if the wallet's answer was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<Value>,
 }
 
 #[derive(serde::Serialize)]
@@ -231,7 +314,7 @@ pub(super) fn payment_line(event: &PaymentEvent) -> Value {
             json!({ "event": "payment_rejected", "request": event, "message": message })
         }
         PaymentEvent::Declined { event, reason } => {
-            json!({ "event": "payment_declined", "request": event, "reason": reason.to_string() })
+            json!({ "event": "payment_declined", "request": event, "rule": reason.rule(), "reason": reason.to_string() })
         }
     }
 }
@@ -259,7 +342,9 @@ pub(super) fn payment_remark(event: &PaymentEvent) -> Option<String> {
                 .map(|text| format!(": {}", harmless(text)));
             format!("the server refuses{}", why.unwrap_or_default())
         }
-        PaymentEvent::Declined { reason, .. } => format!("not paid: {reason}"),
+        PaymentEvent::Declined { reason, .. } => {
+            format!("not paid: {reason} (rule: {})", reason.rule())
+        }
         _ => return None,
     })
 }

@@ -31,7 +31,7 @@ pub(super) async fn run(args: &InspectArgs) -> Outcome {
     let transport = wire_up::client_transport(&args.server).await?;
     let mut inspection = Inspection {
         transport,
-        patience: Duration::from_secs(args.server.timeout),
+        patience: Duration::from_secs(args.server.link.timeout),
         next: wire_up::first_request_id(),
         tags: Vec::new(),
     };

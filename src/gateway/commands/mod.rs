@@ -13,7 +13,9 @@ mod content;
 mod discover;
 mod inspect;
 mod offer;
+mod receipts;
 mod session;
+mod spending;
 mod target;
 
 // Trying it out.
@@ -37,5 +39,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Wallet { command } => wallet::run(&command).await,
         Command::Check(args) => check::run(&args).await,
         Command::Ledger(args) => ledger::run(&args.command).await,
+        Command::Spending(args) => spending::run(&args).await,
+        Command::Receipts(args) => receipts::run(&args).await,
     }
 }

@@ -10,6 +10,8 @@ use crate::wire::method;
 pub(super) struct Target {
     pub(super) method: &'static str,
     pub(super) params: Value,
+    /// The method that lists such things.
+    pub(super) list: &'static str,
 }
 
 impl Target {
@@ -27,19 +29,27 @@ impl Target {
             "tool" => Ok(Self {
                 method: method::TOOLS_CALL,
                 params: json!({ "name": name, "arguments": read(arguments, json_or_text)? }),
+                list: method::TOOLS_LIST,
             }),
             // MCP has no other arguments for prompts than text.
             "prompt" => Ok(Self {
                 method: method::PROMPTS_GET,
                 params: json!({ "name": name, "arguments": read(arguments, text)? }),
+                list: method::PROMPTS_LIST,
             }),
             "resource" if arguments.is_empty() => Ok(Self {
                 method: method::RESOURCES_READ,
                 params: json!({ "uri": name }),
+                list: method::RESOURCES_LIST,
             }),
             "resource" => Err(Failure::usage("KEY=VALUE: a resource takes no arguments")),
             _ => Err(wrong()),
         }
+    }
+
+    /// What is called, in CEP-8's notation.
+    pub(super) fn notation(&self) -> String {
+        method::notation(self.method, Some(&self.params))
     }
 }
 

@@ -4,7 +4,12 @@
 //! `TOLLKEEPER_CRASH_AT=KIND:N` names the point: `write-before:3` is right before the third write to the ledger,
 //! `write-after:3` is when that write is durable and nobody has been told; `send-before:2` and `send-after:2` are the same
 //! for what goes out to clients. Reads are not counted.
+//!
+//! In a client, writes are those to the buyer's books, and `pay-before:1` and `pay-after:1` are right before the wallet pays
+//! and when it has paid and nobody has been told.
 
+mod buyer;
+mod purse;
 mod till;
 
 use std::env;
@@ -14,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 
+pub(super) use self::buyer::{buyer_ledger, client_transport};
+pub(super) use self::purse::Purse;
 pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
@@ -33,6 +40,7 @@ const CRASH_AT: &str = "TOLLKEEPER_CRASH_AT";
 enum What {
     Write,
     Send,
+    Pay,
 }
 
 /// On which side of it the process dies.
@@ -60,6 +68,8 @@ impl FromStr for CrashPoint {
             "write-after" => (What::Write, Side::After),
             "send-before" => (What::Send, Side::Before),
             "send-after" => (What::Send, Side::After),
+            "pay-before" => (What::Pay, Side::Before),
+            "pay-after" => (What::Pay, Side::After),
             _ => return Err(()),
         };
         let nth = nth.parse().ok().filter(|nth| *nth > 0).ok_or(())?;
@@ -75,7 +85,8 @@ impl CrashPoint {
         };
         let point: Self = text.parse().map_err(|()| {
             Failure::usage(format!(
-                "{CRASH_AT} must be write-before:N, write-after:N, send-before:N or send-after:N"
+                "{CRASH_AT} must be write-before:N, write-after:N, send-before:N, send-after:N, pay-before:N or \
+                 pay-after:N"
             ))
         })?;
         Ok((point.what == what).then_some(point))

@@ -13,6 +13,12 @@ mod schema;
 mod tests;
 mod writer;
 
+/// How any SQLite file of this crate is made, opened and complained about.
+pub(crate) mod file {
+    pub(crate) use super::failure;
+    pub(crate) use super::schema::{connect, create, into_wal};
+}
+
 use std::fmt;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -223,7 +229,7 @@ impl Ledger for SqliteLedger {
 }
 
 /// What went wrong, in words that name no path and no content, and what to do.
-fn failure(error: &rusqlite::Error) -> Error {
+pub(crate) fn failure(error: &rusqlite::Error) -> Error {
     let message = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => return damaged(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

@@ -153,7 +153,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
 }
 
 /// Makes an empty file that only its owner can read, unless there is a file. SQLite gives its side files the same mode.
-fn create(path: &Path) -> Result<()> {
+pub(crate) fn create(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -193,7 +193,7 @@ fn read_only() -> Error {
     )
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+pub(crate) fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| failure(&e))?;
     connection.busy_timeout(BUSY).map_err(|e| failure(&e))?;
@@ -230,7 +230,7 @@ fn examine(connection: &Connection) -> Result<Found> {
 
 /// Write-ahead logging: readers never wait for the writer, and a commit is one flush. Another process that opens the file
 /// at the same moment can be in the way for a moment.
-fn into_wal(connection: &Connection) -> Result<()> {
+pub(crate) fn into_wal(connection: &Connection) -> Result<()> {
     let mut tries = 0;
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {

@@ -45,4 +45,11 @@ impl PaymentHandler for FakeHandler {
             request.pay_req.as_str(),
         )))
     }
+
+    /// What is asked for on this rail settles by itself, whatever became of the payer.
+    async fn lookup_payment(&self, request: &PaymentRequest) -> Result<PayOutcome, RailError> {
+        Ok(PayOutcome::Paid(PaymentProof::new(
+            request.pay_req.as_str(),
+        )))
+    }
 }

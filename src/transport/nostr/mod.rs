@@ -26,6 +26,9 @@ mod client_intake;
 mod server;
 mod server_intake;
 
+// Afterwards: was this really said?
+mod verify;
+
 #[cfg(feature = "dev-relay")]
 mod dev_relay;
 #[cfg(feature = "testing")]
@@ -41,3 +44,4 @@ pub use discover::{AnnouncedServer, discover, find_relays};
 pub use fuzzing::read_frame;
 pub use keys::{NostrKeys, parse_server};
 pub use server::{NostrServerBuilder, NostrServerTransport};
+pub use verify::{SignedMessage, verify_signed};

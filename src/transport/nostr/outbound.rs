@@ -221,11 +221,15 @@ pub(super) fn check_size(event: &Event, route: &Route) -> Result<()> {
 /// Whether a direct message fits into what `route` carries. Only one that may not is signed to be measured.
 pub(super) fn can_carry(keys: &Keys, content: String, tags: &[Tag], route: &Route) -> bool {
     // Id, keys, signature, time and the names of the fields, amply; and text in JSON in JSON at most doubles.
-    const FRAME: usize = 1024;
+    const FRAME: usize = 2048;
     let tag_bytes = |tag: &Tag| tag.parts().iter().map(|part| part.len() + 3).sum::<usize>() + 3;
-    let at_most = FRAME + 2 * (content.len() + tags.iter().map(tag_bytes).sum::<usize>());
-    at_most <= gift_wrap::MAX_INNER
-        || (route.frames.is_some() && content.len() <= oversized::MAX_SENT)
+    let without_content = FRAME + 2 * tags.iter().map(tag_bytes).sum::<usize>();
+    // In pieces, the first has the tags and no content.
+    let in_frames = route.frames.is_some()
+        && content.len() <= oversized::MAX_SENT
+        && without_content <= gift_wrap::MAX_INNER;
+    in_frames
+        || without_content + 2 * content.len() <= gift_wrap::MAX_INNER
         || message(keys, content, tags).is_ok_and(|event| check_size(&event, route).is_ok())
 }
 

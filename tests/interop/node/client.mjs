@@ -2,6 +2,7 @@
 //
 // usage: node client.mjs '{"server":"<hex>","relays":["ws://…"],"encryption":"optional","giftWrap":"optional",
 //                          "stateless":false,"pay":{"pmi":"fake","limit":100},"secret":"<hex>"}'
+//        "pay":{"nwc":true}: by the wallet of NWC_CONNECTION
 // in:    {"id":1,"op":"connect"} {"id":2,"op":"call","name":"add","arguments":{…},"progress":true}
 //        {"id":3,"op":"request","method":"prompts/get","params":{…}} {"id":4,"op":"tags","of":"tools"} {"id":5,"op":"close"}
 // out:   {"event":"ready","pubkey":"…"}, one {"event":"done","id":N,"result":…} or {"event":"done","id":N,"error":…} for
@@ -13,7 +14,7 @@ import { pathToFileURL } from 'node:url';
 
 const load = createRequire(path.join(process.env.TOLLKEEPER_SERVICES, 'node', 'package.json'));
 const sdk = path.join(process.env.TOLLKEEPER_SERVICES, 'node', 'node_modules', '@contextvm', 'sdk', 'dist', 'esm');
-const { NostrClientTransport, PrivateKeySigner, withClientPayments } = await import(pathToFileURL(path.join(sdk, 'index.js')));
+const { LnBolt11NwcPaymentHandler, NostrClientTransport, PrivateKeySigner, withClientPayments } = await import(pathToFileURL(path.join(sdk, 'index.js')));
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { z } = load('zod');
 
@@ -47,9 +48,23 @@ class Wallet {
   }
 }
 
+/** Pays by the SDK's own handler, from the wallet of NWC_CONNECTION. */
+class NwcWallet extends LnBolt11NwcPaymentHandler {
+  constructor({ limit }) {
+    super({ nwcConnectionString: process.env.NWC_CONNECTION });
+    this.limit = limit ?? Number.MAX_SAFE_INTEGER;
+  }
+
+  async handle(request) {
+    await super.handle(request);
+    const { amount, pmi, ttl, requestEventId } = request;
+    say({ event: 'paid', amount, pmi, ttl, request: requestEventId });
+  }
+}
+
 let transport = nostr;
 if (config.pay) {
-  const wallet = new Wallet(config.pay);
+  const wallet = config.pay.nwc ? new NwcWallet(config.pay) : new Wallet(config.pay);
   transport = withClientPayments(nostr, {
     handlers: [wallet],
     paymentPolicy: ({ amount }) => amount <= wallet.limit,

@@ -3,7 +3,7 @@
 // usage: node server.mjs '{"relays":["ws://…"],"encryption":"optional","giftWrap":"optional","announced":true,
 //                          "prices":[{"method":"tools/call","name":"add","amount":7,"currencyUnit":"sats"}],
 //                          "pmis":["fake"],"settlesAfter":50,"ttl":300,"profile":{…},"oversized":{…}}'
-// A priced tool called with {"reject":"why"} is rejected, with {"waive":true} waived.
+// "nwc":true: paid into the wallet of NWC_CONNECTION. A priced tool called with {"reject":"why"} is rejected, with {"waive":true} waived.
 // out:   {"event":"ready","pubkey":"…"}, then {"event":"executed","tool":"…"} and {"event":"minted"|"settled", …}
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -12,7 +12,7 @@ import { pathToFileURL } from 'node:url';
 
 const load = createRequire(path.join(process.env.TOLLKEEPER_SERVICES, 'node', 'package.json'));
 const sdk = path.join(process.env.TOLLKEEPER_SERVICES, 'node', 'node_modules', '@contextvm', 'sdk', 'dist', 'esm');
-const { NostrServerTransport, PrivateKeySigner, withServerPayments } = await import(pathToFileURL(path.join(sdk, 'index.js')));
+const { LnBolt11NwcPaymentProcessor, NostrServerTransport, PrivateKeySigner, withServerPayments } = await import(pathToFileURL(path.join(sdk, 'index.js')));
 const { Server } = load('@modelcontextprotocol/sdk/server/index.js');
 const types = load('@modelcontextprotocol/sdk/types.js');
 
@@ -57,9 +57,12 @@ class Till {
   }
 }
 
+const nwcConnectionString = process.env.NWC_CONNECTION;
 if (config.prices) {
   withServerPayments(transport, {
-    processors: (config.pmis ?? ['fake']).map((pmi) => new Till(pmi)),
+    processors: config.nwc
+      ? [new LnBolt11NwcPaymentProcessor({ nwcConnectionString })]
+      : (config.pmis ?? ['fake']).map((pmi) => new Till(pmi)),
     pricedCapabilities: config.prices,
     resolvePrice: async ({ capability, request }) => {
       const { reject, waive, price } = request.params?.arguments ?? {};

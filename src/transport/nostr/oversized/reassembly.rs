@@ -24,6 +24,8 @@ const STALE: Duration = Duration::from_secs(10);
 /// How far apart start and end may be dated, in seconds.
 const SPAN: u64 = 600;
 const MOST_CHUNKS: u64 = 10_000;
+/// What a piece takes beside its text.
+const PIECE: usize = 64;
 /// Transfers whose end is remembered.
 const ENDED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 
@@ -219,7 +221,7 @@ impl<C> Reassembly<C> {
         now: Instant,
     ) -> Result<(), &'static str> {
         let bytes = data.len();
-        while self.bytes + bytes > self.limits.bytes {
+        while self.bytes + bytes + PIECE > self.limits.bytes {
             if !self.make_room_beside(key, now) {
                 return Err("too much at once");
             }
@@ -243,7 +245,7 @@ impl<C> Reassembly<C> {
             return Err("more than was announced");
         }
         transfer.bytes += bytes;
-        self.bytes += bytes;
+        self.bytes += bytes + PIECE;
         transfer.chunks.insert(place, data);
         Ok(())
     }
@@ -286,7 +288,7 @@ impl<C> Reassembly<C> {
 
     fn forget(&mut self, key: &Key) -> Option<Transfer<C>> {
         let transfer = self.transfers.remove(key)?;
-        self.bytes -= transfer.bytes;
+        self.bytes -= transfer.bytes + PIECE * transfer.chunks.len();
         Some(transfer)
     }
 
@@ -514,7 +516,7 @@ mod tests {
             peer.say(&mut all, "3", 2, chunk(&piece), now),
             Step::Refused("too much at once")
         );
-        assert_eq!(all.bytes, 1800);
+        assert_eq!(all.bytes, 1800 + 2 * PIECE);
         assert_eq!(
             peer.say(&mut all, "4", 1, start("ab", 1), now + IDLE * 2),
             Step::Begun

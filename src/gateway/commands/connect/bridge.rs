@@ -1,7 +1,4 @@
-//! `connect`: a paid remote server as a stdio MCP server, for hosts that launch programs.
-//!
-//! Messages pass as they are; payment happens underneath, inside the budget that was given at the start. Nothing that the
-//! model says can change the budget.
+//! The host's pipes: lines in, lines out, and what is still to be answered.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +10,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::call::payment_remark;
-use crate::gateway::args::ConnectArgs;
 use crate::gateway::exit::{Failure, Outcome, with_causes};
 use crate::gateway::lines::BoundedLines;
-use crate::gateway::{shutdown, wire_up};
 use crate::transport::MessageChannel;
 use crate::wire::{
     ErrorObject, INVALID_REQUEST_CODE, Message, RequestId, Response, SERVER_ERROR_CODE,
@@ -30,37 +24,8 @@ const SIDE_BY_SIDE: u32 = 64;
 /// JSON-RPC Parse error.
 const PARSE_ERROR: i64 = -32700;
 
-pub(super) async fn run(args: &ConnectArgs) -> Outcome {
-    let stop = shutdown::requested()?;
-    let connected = async {
-        let transport = wire_up::client_transport(&args.server).await?;
-        wire_up::paid_client(transport, &args.paying, |event| {
-            if let Some(remark) = payment_remark(event) {
-                warn!("{remark}");
-            }
-        })
-        .await
-    };
-    let client = tokio::select! {
-        connected = connected => connected?,
-        () = stop.cancelled() => return Ok(()),
-    };
-    let bridge = Arc::new(Bridge {
-        channel: client,
-        stdout: tokio::sync::Mutex::new(tokio::io::stdout()),
-        open: Open::default(),
-        room: Arc::new(Semaphore::new(SIDE_BY_SIDE as usize)),
-    });
-    let outcome = tokio::select! {
-        outcome = bridge.carry(tokio::io::stdin(), Duration::from_secs(args.server.timeout)) => outcome,
-        () = stop.cancelled() => Ok(()),
-    };
-    bridge.channel.close().await;
-    outcome
-}
-
 /// Carries messages between a host's pipes and a channel.
-struct Bridge<C, W> {
+pub(super) struct Bridge<C, W> {
     channel: Arc<C>,
     stdout: tokio::sync::Mutex<W>,
     open: Open,
@@ -73,8 +38,26 @@ where
     C: MessageChannel + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
+    /// A bridge between `channel` and a host that reads from `stdout`.
+    pub(super) fn new(channel: Arc<C>, stdout: W) -> Self {
+        Self {
+            channel,
+            stdout: tokio::sync::Mutex::new(stdout),
+            open: Open::default(),
+            room: Arc::new(Semaphore::new(SIDE_BY_SIDE as usize)),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.channel.close().await;
+    }
+
     /// Until the host closes stdin and has all its answers, or the channel ends.
-    async fn carry(self: &Arc<Self>, stdin: impl AsyncRead + Unpin, patience: Duration) -> Outcome {
+    pub(super) async fn carry(
+        self: &Arc<Self>,
+        stdin: impl AsyncRead + Unpin,
+        patience: Duration,
+    ) -> Outcome {
         tokio::select! {
             outcome = self.carry_to_host() => outcome,
             outcome = async {
