@@ -104,13 +104,15 @@ async fn mint() {
         faults.notifications = Some(NotificationFault::None);
     });
     // Something to look up.
+    eprintln!("mint: 50 open invoices");
     for n in 0..50 {
         let client = shop.client(n);
         ask(&*client, n).await;
         invoice(&*client).await;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let one = shop.client(0);
+    eprintln!("mint: 50 one after the other");
+    let one = shop.client(999);
     let mut alone = Vec::new();
     for n in 0..50 {
         let began = Instant::now();
@@ -118,6 +120,7 @@ async fn mint() {
         invoice(&*one).await;
         alone.push(began.elapsed());
     }
+    eprintln!("mint: {AT_ONCE} at once");
     let began = Instant::now();
     let mut calls = JoinSet::new();
     for n in 0..AT_ONCE {
@@ -142,6 +145,9 @@ async fn mint() {
 /// Ten thousand open invoices.
 async fn open(lists: bool) {
     let mut shop = Shop::open("open", lists).await;
+    eprintln!(
+        "open: making {OPEN} invoices, then watching for {STEADY:?}, then some settlements; this takes minutes"
+    );
     let began = Instant::now();
     let mut clients = JoinSet::new();
     for worker in 0..64 {

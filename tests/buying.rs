@@ -15,6 +15,7 @@ use binary::{Called, Relay, Scratch, Server};
 
 struct Shop {
     scratch: Scratch,
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "kept up"))]
     relay: Relay,
     server: Server,
 }

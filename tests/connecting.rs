@@ -65,7 +65,7 @@ impl Shop {
     }
 }
 
-fn introduce(host: &mut Running, capabilities: Value) -> Value {
+fn introduce(host: &mut Running, capabilities: &Value) -> Value {
     let introduced = host.ask(
         0,
         "initialize",
@@ -100,7 +100,7 @@ fn sats(amount: u64) -> Value {
 fn a_host_sees_prices_and_spending_and_errors_say_what_was_spent() {
     let shop = Shop::open();
     let mut host = shop.connect(&[shop.server.npub()], &["--budget", "25 sats"]);
-    introduce(&mut host, json!({}));
+    introduce(&mut host, &json!({}));
 
     let tools = host.ask(1, "tools/list", &json!({}));
     let tools = tools["result"]["tools"].as_array().unwrap();
@@ -150,7 +150,7 @@ fn a_person_is_asked_through_the_host_and_only_a_yes_pays() {
         "2",
     ];
     let mut host = shop.connect(&[shop.server.npub()], &flags);
-    introduce(&mut host, json!({"elicitation": {}}));
+    introduce(&mut host, &json!({"elicitation": {}}));
     for (id, (answer, paid)) in [
         (
             Some(json!({"action": "accept", "content": {"pay": true}})),
@@ -209,7 +209,7 @@ fn a_person_is_asked_through_the_host_and_only_a_yes_pays() {
 
     // A host that cannot ask: nobody agreed.
     let mut host = shop.connect(&[shop.server.npub()], &flags);
-    introduce(&mut host, json!({}));
+    introduce(&mut host, &json!({}));
     let refused = host.ask(1, "tools/call", &add("add", 50));
     assert_eq!(refused["error"]["data"]["rule"], "ask_above");
 }
@@ -224,7 +224,7 @@ fn several_servers_look_like_one_and_share_one_budget() {
     );
     let servers = ["--server", &one, "--server", &two];
     let mut host = shop.connect(&servers, &["--budget", "15 sats"]);
-    let introduced = introduce(&mut host, json!({}));
+    let introduced = introduce(&mut host, &json!({}));
     assert_eq!(introduced["serverInfo"]["name"], "tollkeeper");
     for capability in ["tools", "prompts", "resources"] {
         assert!(

@@ -331,6 +331,50 @@ fn the_official_npm_client_buys_through_connect() {
     bought_by(|_| "node".to_owned(), "buyer.mjs");
 }
 
+/// The person behind the official Python client is asked, and only a yes pays.
+#[test]
+fn the_official_python_client_asks_its_person_before_paying() {
+    let Some(real) = Counterparts::get() else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let relay = real.relay(&scratch);
+    let shop = Shop::open(&scratch, &relay, &PRICES, &real.everything());
+    for (n, (answer, paid)) in [("accept", true), ("decline", false), ("cancel", false)]
+        .into_iter()
+        .enumerate()
+    {
+        let plan = json!([
+            { "name": "get-sum", "arguments": { "a": n, "b": 3 } },
+            { "name": "echo", "arguments": { "message": "still here" } },
+        ]);
+        let mut script = real.script(&scratch, &real.python(), "buyer.py", answer);
+        script.env("BUYER_ANSWER", answer);
+        let flags = ["--budget", "50 sats", "--ask-above", "20 sats"];
+        let report = shop.buy(script, &plan, &flags);
+        let asked = report["asked"][0].as_str().unwrap();
+        assert!(asked.contains("21 sats for tool:get-sum"), "{report}");
+        assert_eq!(report["prices"]["get-sum"]["min"], 21, "{report}");
+        assert_eq!(report["spending"]["budget"]["left"], sats(50));
+        // The fake rail settles by itself, so the call may be served all the same; what matters is who was paid.
+        assert_eq!(
+            report["calls"][1]["result"]["content"][0]["text"],
+            "Echo: still here"
+        );
+        let mut spending = scratch.tollkeeper(answer);
+        let output = spending
+            .args(["spending", "list", "--json"])
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(
+            lines.lines().count(),
+            usize::from(paid),
+            "{answer}: {lines}"
+        );
+    }
+}
+
 /// One call, with its result as JSON.
 async fn rmcp_call(
     client: &RunningService<RoleClient, ()>,

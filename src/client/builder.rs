@@ -17,7 +17,12 @@ use super::policy::Policy;
 use super::receipt::{Receipt, ReceiptFolder};
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
-use crate::payment::{Amount, BearerToken, Clock, PaymentHandler, PaymentInteraction, SystemClock};
+use crate::payment::{
+    Amount, BearerToken, Clock, PaymentHandler, PaymentInteraction, RateSource, SystemClock, Unit,
+};
+
+/// How long a rate may take.
+const RATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Told about payments as they happen. Must not block.
 pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
@@ -39,6 +44,8 @@ pub struct ClientPayments {
     /// What is being written down in the background.
     pub(super) writing: TaskTracker,
     receipts: Option<Receipts>,
+    /// Where rates come from, and how old they may be.
+    rates: Option<(Arc<dyn RateSource>, Duration)>,
     /// Parts of the budget that are held for payments of unknown outcome.
     held: Arc<Mutex<HashMap<AttemptId, Reservation>>>,
 }
@@ -62,6 +69,7 @@ impl ClientPayments {
             ledger: None,
             asker: None,
             receipts: None,
+            rates: None,
             interaction: None,
             licence: None,
             pay_gated: false,
@@ -88,23 +96,47 @@ impl ClientPayments {
         &self.ledger
     }
 
-    /// What `amount` is worth in the currency that limits are in.
-    #[expect(
-        clippy::unused_async,
-        clippy::unused_self,
-        reason = "rates come from elsewhere"
-    )]
+    /// What `amount` is worth in the currencies that limits and the budget are in, as far as there are rates.
     pub(super) async fn worths(&self, amount: &Amount) -> Vec<Amount> {
-        let _ = amount;
-        Vec::new()
+        let mut worths = Vec::new();
+        for unit in self.policy.currencies() {
+            worths.extend(self.worth(amount, &unit).await);
+        }
+        worths
     }
 
-    /// Holds a part of the budget of this run.
-    #[expect(clippy::unused_async, reason = "rates come from elsewhere")]
+    /// What `amount` is worth in `unit`, rounded up; `None` without a rate that is young enough.
+    async fn worth(&self, amount: &Amount, unit: &Unit) -> Option<Amount> {
+        let (source, max_age) = self.rates.as_ref()?;
+        if unit == amount.unit() || !source.covers(unit, amount.unit()) {
+            return None;
+        }
+        let asked = tokio::time::timeout(RATE_PATIENCE, source.rate(unit, amount.unit())).await;
+        let rate = asked.ok()?.ok()?;
+        let now = self.clock.now();
+        if rate.seen().is_some_and(|seen| now.since(seen) > *max_age)
+            || rate.from().unit() != unit
+            || rate.to().unit() != amount.unit()
+        {
+            return None;
+        }
+        let scaled = u128::from(amount.value())
+            .saturating_mul(u128::from(rate.from().value()))
+            .div_ceil(u128::from(rate.to().value().max(1)));
+        Amount::new(u64::try_from(scaled).ok()?, unit.clone()).ok()
+    }
+
+    /// Holds a part of the budget of this run, which may be in another unit than the price.
     pub(super) async fn reserve_budget(
         &self,
         amount: &Amount,
     ) -> Result<Reservation, DeclineReason> {
+        let unit = self.budget.spending().total.unit().clone();
+        if unit != *amount.unit()
+            && let Some(worth) = self.worth(amount, &unit).await
+        {
+            return self.budget.reserve(&worth);
+        }
         self.budget.reserve(amount)
     }
 
@@ -186,6 +218,7 @@ pub struct ClientPaymentsBuilder {
     ledger: Option<Arc<dyn BuyerLedger>>,
     asker: Option<Arc<dyn AskBuyer>>,
     receipts: Option<ReceiptFolder>,
+    rates: Option<(Arc<dyn RateSource>, Duration)>,
     interaction: Option<PaymentInteraction>,
     licence: Option<BearerToken>,
     pay_gated: bool,
@@ -239,6 +272,13 @@ impl ClientPaymentsBuilder {
     /// Who is asked about payments above [`Policy::ask_above`]. Unless set, such payments are not made.
     pub fn ask(mut self, asker: Arc<dyn AskBuyer>) -> Self {
         self.asker = Some(asker);
+        self
+    }
+
+    /// Holds limits and a budget in other money against what prices are worth at these rates, none of which may be older
+    /// than `max_age`. Without a rate, such a limit lets nothing pass.
+    pub fn rates(mut self, source: Arc<dyn RateSource>, max_age: Duration) -> Self {
+        self.rates = Some((source, max_age));
         self
     }
 
@@ -334,6 +374,7 @@ impl ClientPaymentsBuilder {
                 folder,
                 turn: Arc::default(),
             }),
+            rates: self.rates,
             held: Arc::default(),
         })
     }

@@ -241,6 +241,7 @@ impl DeclineReason {
 }
 
 impl fmt::Display for DeclineReason {
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed => f.write_str("the payment demand cannot be read"),

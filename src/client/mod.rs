@@ -41,3 +41,8 @@ pub use channel::{PaidClient, with_client_payments};
 pub use event::{DeclineReason, Earlier, PaymentEvent};
 pub use policy::Policy;
 pub use price_board::PriceBoard;
+
+/// The program in the guide is compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../docs/buying.md")]
+struct Guide;

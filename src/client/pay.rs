@@ -140,6 +140,44 @@ impl Paying {
         self.phase(Phase::None);
     }
 
+    /// The row to be written, and the case to be judged, as they are now.
+    async fn attempt(
+        &self,
+        shared: &Shared,
+        identity: InvocationIdentity,
+        request: &PaymentRequest,
+        (approved, refused): (bool, Option<DeclineReason>),
+    ) -> (NewAttempt, Case) {
+        let (payments, server) = (&shared.payments, shared.transport.server());
+        let worths = payments.worths(&request.amount).await;
+        let now = payments.clock.now();
+        let mut new = NewAttempt::new(
+            self.event,
+            server,
+            identity,
+            self.capability.as_str(),
+            request.clone(),
+            now,
+        );
+        new.call = self.first;
+        new.worth = worths.first().cloned();
+        new.request = self.request.to_string();
+        new.demand.clone_from(&self.demand);
+        let mut facts = Facts::new(
+            server,
+            self.capability.as_str(),
+            self.first,
+            request.amount.clone(),
+            now,
+        );
+        facts.worths = worths;
+        facts.advertised = shared.prices.price_of(&self.capability);
+        facts.expires_at = request.expires_at;
+        facts.approved = approved;
+        facts.refused = refused;
+        (new, Case::new(Arc::clone(&payments.policy), facts))
+    }
+
     pub(super) fn phase(&self, phase: Phase) {
         self.payment.send_modify(|payment| payment.phase = phase);
     }
@@ -278,34 +316,10 @@ async fn reserve(
         if paying.ended.is_cancelled() {
             return Ok(None);
         }
-        let worths = payments.worths(&request.amount).await;
-        let now = payments.clock.now();
-        let server = shared.transport.server();
-        let mut new = NewAttempt::new(
-            paying.event,
-            server,
-            identity,
-            paying.capability.as_str(),
-            request.clone(),
-            now,
-        );
-        new.call = paying.first;
-        new.worth = worths.first().cloned();
-        new.request = paying.request.to_string();
-        new.demand.clone_from(&paying.demand);
-        let mut facts = Facts::new(
-            server,
-            paying.capability.as_str(),
-            paying.first,
-            request.amount.clone(),
-            now,
-        );
-        facts.worths = worths;
-        facts.advertised = shared.prices.price_of(&paying.capability);
-        facts.expires_at = request.expires_at;
-        facts.approved = approved;
-        facts.refused = budget.as_ref().err().cloned();
-        let case = Case::new(Arc::clone(&payments.policy), facts);
+        let refused = budget.as_ref().err().cloned();
+        let (new, case) = paying
+            .attempt(shared, identity, request, (approved, refused))
+            .await;
         let reason = match payments.ledger.reserve(new, case).await {
             Ok(Ok(attempt)) => return Ok(Some(attempt)),
             Ok(Err(reason)) => reason,
@@ -339,7 +353,7 @@ async fn reserve(
             DeclineReason::AskFirst { left, .. } if payments.asker.is_some() => {
                 let within = payments.policy.ask_timeout.min(paying.ttl);
                 let question = PaymentQuestion {
-                    server,
+                    server: shared.transport.server(),
                     capability: paying.capability.clone(),
                     amount: request.amount.clone(),
                     left_of_budget: budget.as_ref().map_or_else(

@@ -22,17 +22,17 @@ pub(super) async fn at_start(shared: Arc<Shared>) {
         );
         return;
     }
-    let mut paid = AttemptFilter::states(&[AttemptState::Paid]);
-    paid.server = Some(shared.transport.server());
-    if let Ok(paid) = payments.ledger.list(&paid).await {
-        let unserved = paid
-            .iter()
-            .filter(|attempt| attempt.answer.is_unserved() || attempt.answer.is_open());
+    let owed = AttemptFilter {
+        server: Some(shared.transport.server()),
+        unserved: true,
+        ..AttemptFilter::default()
+    };
+    if let Ok(owed) = payments.ledger.list(&owed).await {
         shared
             .unserved
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(unserved.map(|attempt| attempt.new.identity));
+            .extend(owed.iter().map(|attempt| attempt.new.identity));
     }
 }
 

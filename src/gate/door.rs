@@ -189,8 +189,7 @@ impl Gate {
             let interaction = knock.negotiated.effective;
             let mut standing = standing.of_identity.iter();
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
-                self.refuse_replay(&knock).await;
-                return Ok(());
+                return self.refuse_replay(knock).await;
             }
         } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
             return self.forward_claimed(knock, entry).await;
@@ -251,11 +250,22 @@ impl Gate {
         .await;
     }
 
-    pub(super) async fn refuse_replay(&self, knock: &Knock) {
+    /// Refuses a request that was answered before and would now use up what a newer one has paid for; unless it only looks like
+    /// one because another copy of it is a step ahead, and is claiming that payment for this very event.
+    pub(super) async fn refuse_replay(self: &Arc<Self>, knock: Knock) -> Result<()> {
+        if self.waiting.is_beside_another(&knock.origin.event) {
+            // The other one answers.
+            return Ok(());
+        }
+        // Read behind that: what a copy that has left has claimed is on the books.
+        if let Some(entry) = self.ledger.standing(&knock.caller()).await?.of_event {
+            return self.resume(knock, entry).await;
+        }
         let text = "this request was answered before; to use your payment, send the same call as a new request";
         let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
         self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
             .await;
+        Ok(())
     }
 
     /// Runs `work` beside the door. Waits while too much is being looked at already, which holds the transport back.

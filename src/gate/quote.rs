@@ -51,10 +51,7 @@ impl Gate {
                 // Another copy of the same event was faster.
                 Opened::Exists(entry) => self.resume(knock, entry).await,
                 // The money for an earlier offer has come in since the door looked: nobody pays twice.
-                Opened::Authorized if knock.replayed => {
-                    self.refuse_replay(&knock).await;
-                    Ok(())
-                }
+                Opened::Authorized if knock.replayed => self.refuse_replay(knock).await,
                 Opened::Authorized => match self.claim_oldest(&knock).await? {
                     Some(entry) => self.forward_claimed(knock, entry).await,
                     // Somebody else was faster, or another copy of this event: what is there now?

@@ -71,6 +71,13 @@ impl Waiting {
         }
     }
 
+    /// Whether another copy of it is being looked at beside this one.
+    pub(super) fn is_beside_another(&self, event: &RequestEventId) -> bool {
+        let requests = self.requests();
+        let looked_at = requests.looked_at.get(event);
+        looked_at.is_some_and(|it| it.copies > 1)
+    }
+
     /// Whether it was taken back while it was looked at.
     pub(super) fn is_cancelled(&self, event: &RequestEventId) -> bool {
         self.requests().is_cancelled(event)

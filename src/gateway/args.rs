@@ -33,7 +33,7 @@ pub(super) enum Command {
     /// Show a paid call end to end in one process: a relay, a paid server, a paying client
     Demo(DemoArgs),
     /// Sell a stdio MCP server
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Offer a paid remote server as a local stdio MCP server
     Connect(ConnectArgs),
     /// Make one call, paid if the budget allows
@@ -309,6 +309,8 @@ pub(super) struct PolicyArgs {
     /// Never pay this server; may be repeated
     #[arg(long = "deny-server", value_name = "SERVER")]
     pub(super) deny: Vec<String>,
+    #[command(flatten)]
+    pub(super) rates: RateArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::args::PolicyArgs;
+use super::config::{Rates, RatesSection, rates};
 use super::exit::{Failure, Outcome};
 use crate::client::policy::{Limits, Policy};
 use crate::payment::{Amount, CapabilityPattern, ServerPubkey};
@@ -17,14 +18,14 @@ const FILE: &str = "policy.toml";
 /// The longest that a person may take to answer.
 const LONGEST_ASK: u64 = 3600;
 
-/// The policy in `home`, with what the flags say instead.
-pub(super) fn policy(home: &Path, args: &PolicyArgs) -> Outcome<Policy> {
+/// The policy in `home`, with what the flags say instead, and the rates that limits in other money are held by.
+pub(super) fn policy(home: &Path, args: &PolicyArgs) -> Outcome<(Policy, Rates)> {
     let path = home.join(FILE);
-    let mut policy = match std::fs::read_to_string(&path) {
+    let (mut policy, section) = match std::fs::read_to_string(&path) {
         Ok(text) => {
             read(&text).map_err(|wrong| Failure::usage(format!("{}: {wrong}", path.display())))?
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Policy::default(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Default::default(),
         // A policy that is there and cannot be read must not be taken for none.
         Err(error) => {
             return Err(Failure::usage(format!(
@@ -37,7 +38,7 @@ pub(super) fn policy(home: &Path, args: &PolicyArgs) -> Outcome<Policy> {
     policy
         .check()
         .map_err(|error| Failure::usage(format!("policy: {error}")))?;
-    Ok(policy)
+    Ok((policy, rates(&args.rates, &section)?))
 }
 
 fn apply(policy: &mut Policy, args: &PolicyArgs) -> Outcome {
@@ -81,6 +82,7 @@ fn server(text: &str) -> Result<ServerPubkey, String> {
 #[serde(deny_unknown_fields, default)]
 struct File {
     policy: Keys,
+    rates: RatesSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,8 +135,11 @@ struct OneCapability {
 }
 
 /// Reads the file; the error names the key.
-fn read(text: &str) -> Result<Policy, String> {
-    let File { policy: keys } = toml::from_str(text).map_err(|error| error.to_string())?;
+fn read(text: &str) -> Result<(Policy, RatesSection), String> {
+    let File {
+        policy: keys,
+        rates,
+    } = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut policy = Policy::default();
     let top = Windows {
         per_call: keys.per_call,
@@ -193,7 +198,7 @@ fn read(text: &str) -> Result<Policy, String> {
     };
     policy.allow = servers("policy.allow", &keys.allow)?;
     policy.deny = servers("policy.deny", &keys.deny)?;
-    Ok(policy)
+    Ok((policy, rates))
 }
 
 /// A pattern of capabilities, in CEP-8's notation.
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_policy_reads_as_it_is_written() {
-        let policy = read(
+        let (policy, _) = read(
             r#"
             [policy]
             per_call = "50 sats"

@@ -25,7 +25,7 @@ pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, 
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::lightning::LightningWallet;
-pub(super) use self::rates::Rates;
+pub(super) use self::rates::{Rates, RatesSection, rates};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -239,7 +239,7 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
     let per_client = args.pending_per_client.or(file.limits.pending_per_client);
     let total = args.pending_total.or(file.limits.pending_total);
     let prices = merge_prices(file.prices()?, &args.prices);
-    let rates = rates::rates(&args.rates, &file.rates)?;
+    let rates = rates(&args.rates, &file.rates)?;
     // A wallet in the environment of a server that sells nothing is left alone, unless it is asked for by name.
     let wallet = lightning::selling(
         &args.wallet,

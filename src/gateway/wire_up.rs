@@ -22,7 +22,7 @@ use crate::gate::PriceList;
 use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
-    ServerPubkey, StaticPrice,
+    ServerPubkey, StaticPrice, Unit,
 };
 use crate::rails::fake::{FakeHandler, FakeProcessor};
 use crate::rails::lightning::lnbits::{LnbitsHandler, LnbitsProcessor};
@@ -341,7 +341,12 @@ pub(super) async fn client_payments(
     match home::folder() {
         Ok(home) => {
             let soon = paying.budget.value() > 0;
-            let policy = buying::policy(&home, &paying.policy)?;
+            let (policy, limits_at) = buying::policy(&home, &paying.policy)?;
+            // Rates are asked for only where something has to be converted.
+            let foreign = !policy.currencies().is_empty() || *paying.budget.unit() != Unit::SATS;
+            if foreign && let Some(source) = rates(&limits_at).await? {
+                builder = builder.rates(source, limits_at.max_age);
+            }
             builder = by_the_books(builder, &home, soon)?.policy(policy);
         }
         // Nothing can be paid, so nothing has to be written down.

@@ -10,6 +10,7 @@ mod sync {
 #[allow(
     dead_code,
     unreachable_pub,
+    clippy::duplicate_mod,
     reason = "only some of it is looked at here"
 )]
 mod memory;

@@ -25,6 +25,10 @@ const QUEUE_BYTES: usize = 32 * MAX_FRAME;
 #[derive(Debug)]
 pub(crate) struct Relays {
     links: Vec<RelayLink>,
+    #[cfg_attr(
+        not(feature = "lightning"),
+        expect(dead_code, reason = "only wallets are asked for something meanwhile")
+    )]
     meanwhile: watch::Sender<Option<Filter>>,
     deaf: CancellationToken,
     stop: CancellationToken,
@@ -103,6 +107,7 @@ impl Relays {
 
     /// Where to say what is wanted for a while, beside the subscription. It is asked for before anything that is published
     /// afterwards.
+    #[cfg(feature = "lightning")]
     pub(crate) fn meanwhile(&self) -> watch::Sender<Option<Filter>> {
         self.meanwhile.clone()
     }

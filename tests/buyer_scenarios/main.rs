@@ -16,6 +16,7 @@ mod stage;
 
 mod asking;
 mod demands;
+mod fiat;
 mod gating;
 mod once;
 mod policy;

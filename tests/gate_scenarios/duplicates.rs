@@ -159,6 +159,41 @@ async fn d_12_a_replayed_old_request_does_not_take_a_fresh_grant() {
     books::balance(&harness).await;
 }
 
+/// Not every late copy is a replay: a client that got no answer sends its request again, and while the server comes back several
+/// copies arrive at once, the one of which is claiming the payment while the others are looked at.
+#[tokio::test(start_paused = true)]
+async fn copies_of_a_late_request_that_arrive_at_once_are_not_taken_for_replays() {
+    for copies in 2..6 {
+        let harness = Harness::builder(&PRICES)
+            .unwrap()
+            // A hook is where copies overtake each other.
+            .payments(|p| p.check_call(|_: &tollkeeper::Invocation| None))
+            .start()
+            .await
+            .unwrap();
+        let client = harness.client(1).explicit();
+        client.call_tool(1, "add", json!({})).await.unwrap();
+        books::now(&client).await;
+        books::settle(&harness, 0).await;
+        books::now(&client).await;
+        let params = json!({"name": "add", "arguments": {}});
+        let request = Request::new(2, "tools/call", &params).unwrap();
+        let late = client.prepare(request.into()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        for _ in 0..copies {
+            client.send_again(&late).await.unwrap();
+        }
+        let answers = books::now(&client).await;
+        assert!(!answers.is_empty());
+        assert!(
+            answers.iter().all(|m| kind(m) == "result"),
+            "{copies} copies: {answers:?}"
+        );
+        assert_eq!((harness.executions(), harness.rail.minted()), (1, 1));
+        books::balance(&harness).await;
+    }
+}
+
 /// D-12 for a request that was executed: the replay gets the stored answer, the new grant stays.
 #[tokio::test(start_paused = true)]
 async fn a_replayed_executed_request_does_not_take_a_fresh_grant() {

@@ -244,3 +244,104 @@ async fn a_delivery_that_could_not_be_written_down_is_written_down_when_it_can_b
     );
     books::balance(&harness).await;
 }
+
+/// When the money comes too late for its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// The process lives, and has ended the offer before.
+    AfterItsEnd,
+    /// The process was down when the offer ended, and the money is there when the next one starts.
+    WhileDown,
+    /// As before, and the money comes after the start.
+    AfterTheStart,
+}
+
+/// Expiry, a settlement that comes too late, and the step from "paid for a request" to "paid for whoever asks next": a process
+/// that dies at any of these writes costs nobody the money, and gives nobody two executions.
+#[tokio::test(start_paused = true)]
+async fn late_money_survives_a_death_at_any_write() {
+    let stories = [Late::AfterItsEnd, Late::WhileDown, Late::AfterTheStart];
+    let faults = [LedgerFault::Refuse, LedgerFault::WriteAndFail];
+    for (story, fault) in stories.into_iter().flat_map(|s| faults.map(|f| (s, f))) {
+        for explicit in [false, true] {
+            for nth in 1..=6 {
+                let case = Case {
+                    explicit,
+                    nth,
+                    fault,
+                    dies: true,
+                };
+                late_money(story, case).await;
+            }
+        }
+    }
+}
+
+async fn late_money(story: Late, case: Case) {
+    let inner: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
+    let first = Harness::builder(&PRICES)
+        .unwrap()
+        .ledger(Arc::clone(&inner));
+    let first = first.start().await.unwrap();
+    client(&first, case)
+        .call_tool(1, "add", json!({}))
+        .await
+        .unwrap();
+    first.rail.wait_for_minted(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut left = first.crash();
+    left.ledger = Arc::clone(&inner);
+
+    // The life that dies: from here on, every write is counted.
+    let failing = Arc::new(FailingLedger::new(Arc::clone(&inner)));
+    failing.crash_at(case.nth, case.fault);
+    let reference = left.rail.references()[0].clone();
+    let pay = || async { left.rail.settle(&reference).await };
+    if story != Late::AfterItsEnd {
+        left.clock.jump(Duration::from_secs(700));
+    }
+    if story == Late::WhileDown {
+        pay().await;
+    }
+    let builder = Harness::builder(&PRICES).unwrap().after(&left).unwrap();
+    // It may die while it starts.
+    if let Ok(second) = builder.ledger(Arc::clone(&failing) as _).start().await {
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        if story != Late::WhileDown {
+            pay().await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(
+            second.executions(),
+            0,
+            "{story:?} {case:?}: nobody waits for it"
+        );
+        let _ = second.crash();
+    } else if story != Late::WhileDown {
+        pay().await;
+    }
+
+    let third = Harness::builder(&PRICES).unwrap().after(&left).unwrap();
+    let third = third.start().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let entries = third.entries().await.unwrap();
+    assert_eq!(
+        books::authorizations(&third).await,
+        1,
+        "{story:?} {case:?}: {entries:?}"
+    );
+    let client = client(&third, case);
+    client.call_tool(2, "add", json!({})).await.unwrap();
+    let answers = client.collect(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(
+        kind(&answers.last().unwrap().1),
+        "result",
+        "{story:?} {case:?}"
+    );
+    assert_eq!(
+        (third.executions(), third.rail.minted()),
+        (1, 1),
+        "{story:?} {case:?}"
+    );
+    assert_eq!(books::authorizations(&third).await, 0, "{story:?} {case:?}");
+}

@@ -72,11 +72,16 @@ async fn nothing_is_sold_while_the_wallets_relay_is_down_and_all_is_well_afterwa
         outcome.response
     );
     assert!(!buyer.was_asked_to_pay());
-    until("the wallets are reached again", async || {
-        world.wallet_relay.connections() >= 3
+    // Each link comes back in its own time; until all have, nothing is sold, and nothing charged.
+    until("it is sold again", async || {
+        let outcome = buyer.call(2).await;
+        let is_served = outcome.response.result().is_some();
+        if is_served {
+            assert_served(&outcome, 2);
+        }
+        is_served
     })
     .await;
-    assert_served(&buyer.call(2).await, 2);
     world.balance_the_books(1).await;
 }
 

@@ -103,7 +103,7 @@ async fn a_request_in_pieces_is_paid_for_like_any_other() {
 
 /// N-121: the mode of the start counts as well.
 #[tokio::test]
-async fn a_request_in_pieces_is_gated_explicitly_if_its_start_says_so() {
+async fn d_31_a_request_in_pieces_is_gated_explicitly_if_its_start_says_so() {
     let world = World::start().await;
     let mut a = world.client(Via::Ephemeral).await.explicit();
     let text = call(&json!(1), "add", &json!("t"), 50_000);
@@ -162,7 +162,7 @@ async fn the_same_frames_again_are_the_same_request() {
 
 /// C-38
 #[tokio::test]
-async fn strangers_cannot_touch_or_crowd_out_a_transfer() {
+async fn d_30_strangers_cannot_touch_or_crowd_out_a_transfer() {
     let world = World::start().await;
     let mut a = world.client(Via::Plain).await;
     let mut m = Raw::connect(&world, Keys::generate(), Via::Plain).await;

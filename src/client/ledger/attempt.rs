@@ -258,6 +258,13 @@ impl Attempt {
                 || (self.state == AttemptState::Unknown && self.answer == AnswerState::Error))
     }
 
+    /// Whether it was paid and has brought no result, as far as is known.
+    #[must_use]
+    pub fn is_unserved(&self) -> bool {
+        use AnswerState::{Error, Interrupted, Missing};
+        self.state == AttemptState::Paid && matches!(self.answer, Missing | Interrupted | Error)
+    }
+
     /// Notes what became of it.
     pub(super) fn settle(&mut self, end: super::Settled, at: Timestamp) {
         // What is paid stays paid, whatever a wallet says later; but a proof that was missing is welcome.

@@ -275,13 +275,14 @@ async fn windows_slide(ledger: &dyn BuyerLedger) {
         .collect();
     assert_eq!(sums, [200, 700, 1000, 1000, 400, 0, 0]);
 
-    let mut policy = Policy::default();
-    let limits = |per_hour, per_day| Limits {
-        per_hour: Some(sats(per_hour)),
-        per_day: Some(sats(per_day)),
-        ..Limits::default()
+    let policy = Policy {
+        each_server: Limits {
+            per_hour: Some(sats(210)),
+            per_day: Some(sats(710)),
+            ..Limits::default()
+        },
+        ..Policy::default()
     };
-    policy.each_server = limits(210, 710);
     let new = attempt("window", "y", 11, now);
     let refused = reserve(ledger, &new, &policy).await.unwrap_err();
     assert!(matches!(refused, DeclineReason::AboveLimit { .. }));
@@ -311,6 +312,12 @@ async fn a_server_that_takes_without_giving_is_cut_off(ledger: &dyn BuyerLedger)
     assert_eq!(refused.rule(), "breaker");
     assert!(refused.to_string().contains("3 times"), "{refused}");
     let server = attempt("thief", "1", 9, now).server;
+    let unserved = AttemptFilter {
+        server: Some(server),
+        unserved: true,
+        ..AttemptFilter::default()
+    };
+    assert_eq!(ledger.list(&unserved).await.unwrap().len(), 6);
     let forgiven = ledger
         .make_up(&server, None, AnswerState::Forgiven)
         .await

@@ -211,6 +211,7 @@ impl BuyerLedger for MemoryBuyerLedger {
         let listed = books.attempts.iter().filter(|attempt| {
             (filter.states.is_empty() || filter.states.contains(&attempt.state))
                 && filter.id.is_none_or(|id| id == attempt.id)
+                && (!filter.unserved || attempt.is_unserved())
                 && filter.after.is_none_or(|after| attempt.id > after)
                 && filter
                     .server

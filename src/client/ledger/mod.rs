@@ -162,6 +162,8 @@ pub struct AttemptFilter {
     pub id: Option<AttemptId>,
     /// Only at this server.
     pub server: Option<ServerPubkey>,
+    /// Only those that were paid and have brought no result, as far as is known.
+    pub unserved: bool,
     /// Only those that come behind this one.
     pub after: Option<AttemptId>,
     /// At most so many; all if `None`.

@@ -102,10 +102,9 @@ struct Report {
 impl Report {
     async fn summary(&self, ledger: &dyn BuyerLedger) -> Outcome {
         let now = SystemClock.now();
-        let since = |window: Option<Duration>| {
-            let mut tally = Tally::default();
-            tally.since = window.map(|window| now.minus(window));
-            tally
+        let since = |window: Option<Duration>| Tally {
+            since: window.map(|window| now.minus(window)),
+            ..Tally::default()
         };
         let sums = ledger
             .used(vec![since(Some(HOUR)), since(Some(DAY)), since(None)])

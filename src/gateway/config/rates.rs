@@ -34,7 +34,7 @@ impl Rates {
 
 /// `[rates]` of the config file: two keys, and a table for each currency.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct RatesSection {
+pub(in crate::gateway) struct RatesSection {
     max_age: Option<u64>,
     margin: Option<String>,
     #[serde(flatten)]
@@ -51,7 +51,7 @@ struct RateSection {
 }
 
 /// Reads flags and file: a flag for a currency replaces what the file says of it.
-pub(super) fn rates(args: &RateArgs, section: &RatesSection) -> Outcome<Rates> {
+pub(in crate::gateway) fn rates(args: &RateArgs, section: &RatesSection) -> Outcome<Rates> {
     let (otherwise, least, most) = MAX_AGE;
     let max_age = args.rate_max_age.or(section.max_age).unwrap_or(otherwise);
     if !(least..=most).contains(&max_age) {

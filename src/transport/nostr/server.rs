@@ -284,7 +284,7 @@ impl ServerTransport for NostrServerTransport {
         let mut inbound = self.inbound.lock().await;
         loop {
             match inbound.recv().await? {
-                Received::Message(inbound) => return Some(inbound),
+                Received::Message(inbound) => return Some(*inbound),
                 Received::Say {
                     to,
                     route,

@@ -28,7 +28,7 @@ const LIMITS: Limits = Limits {
 /// What comes in.
 pub(super) enum Received {
     /// For the gate.
-    Message(Inbound),
+    Message(Box<Inbound>),
     /// The transport itself has something to say to a client.
     Say {
         to: ClientPubkey,
@@ -138,8 +138,10 @@ impl Requests {
                     return None;
                 };
                 // The payment methods and the mode are those of the start (N-121), the id is that of the end (N-6).
-                let inbound = self.inbound(client, request.into(), &start.tags, &end, true);
-                Some(Received::Message(inbound))
+                let mut inbound = self.inbound(client, request.into(), &start.tags, &end, true);
+                // What the start carries is no secret because the end is encrypted.
+                inbound.origin.confidential &= start.wrap.is_some();
+                Some(Received::Message(Box::new(inbound)))
             }
             Step::Begun if fresh => say(FrameKind::Accept),
             Step::Refused(why) if fresh => {
@@ -186,6 +188,6 @@ impl Intake for Requests {
         }
         let client = keys::client_of(&opened.event.pubkey);
         let inbound = self.inbound(client, opened.message, &seen.tags, &seen, false);
-        Some(Received::Message(inbound))
+        Some(Received::Message(Box::new(inbound)))
     }
 }

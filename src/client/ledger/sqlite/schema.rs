@@ -52,6 +52,8 @@ CREATE INDEX payment_call     ON payment (server, identity) WHERE state <> 'refu
 CREATE INDEX payment_spent    ON payment (reserved_at_ms, server, capability, unit, worth_unit, amount, worth)
     WHERE state <> 'refused';
 CREATE INDEX payment_of_server ON payment (server, number) WHERE state = 'paid';
+CREATE INDEX payment_state    ON payment (state, number);
+CREATE INDEX payment_answer   ON payment (server, answer);
 CREATE INDEX payment_reserved ON payment (owner) WHERE state = 'reserved' OR answer = 'waiting';
 ";
 

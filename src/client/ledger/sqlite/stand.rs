@@ -153,6 +153,9 @@ pub(super) fn list(
         values.push(server);
         sql.push_str(&format!(" AND server = ?{}", values.len()));
     }
+    if filter.unserved {
+        sql.push_str(" AND state = 'paid' AND answer IN ('missing', 'interrupted', 'error')");
+    }
     if !states.is_empty() {
         let mut places = Vec::new();
         for state in &states {

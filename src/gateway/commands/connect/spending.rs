@@ -62,10 +62,9 @@ async fn standing(payments: &ClientPayments) -> Value {
         return standing;
     }
     let now = SystemClock.now();
-    let since = |window: Option<Duration>| {
-        let mut tally = Tally::default();
-        tally.since = window.map(|window| now.minus(window));
-        tally
+    let since = |window: Option<Duration>| Tally {
+        since: window.map(|window| now.minus(window)),
+        ..Tally::default()
     };
     let tallies = vec![since(Some(HOUR)), since(Some(DAY)), since(None)];
     if let Ok(sums) = ledger.used(tallies).await {

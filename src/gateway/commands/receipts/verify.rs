@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::client::receipt::Receipt;
 use crate::payment::{BITCOIN_LIGHTNING_BOLT11, RequestEventId};
+use crate::rails::lightning::{Invoice, Network, Preimage, judge_preimage};
 use crate::transport::nostr::{SignedMessage, verify_signed};
 use crate::wire::{
     Message, Payload, PaymentNotification, PaymentOption, PaymentPendingData, PaymentRequiredData,
@@ -65,6 +66,11 @@ impl Findings {
             self.say(Verdict::NotProven, about, format!("the {about} {why}"));
             return None;
         };
+        if event.get().starts_with('[') {
+            let text = format!("the {about} was sent in pieces, which are not put together here");
+            self.say(Verdict::NotProven, about, text);
+            return None;
+        }
         match verify_signed(event.get()) {
             Ok(read) => Some(read),
             Err(error) => {
@@ -228,6 +234,11 @@ impl Findings {
                 "response",
                 "the server answered this request with an error",
             ),
+            Message::Notification(said) if said.method == method::PROGRESS => self.say(
+                Verdict::NotProven,
+                "response",
+                "the answer came in pieces: the server signed their digest, and the answer itself is not in this receipt",
+            ),
             _ => self.say(
                 Verdict::Wrong,
                 "response",
@@ -254,15 +265,60 @@ impl Findings {
 
 /// A BOLT11 invoice and its preimage.
 fn lightning(findings: &mut Findings, receipt: &Receipt, offer: Option<&PaymentOption>) {
-    let _ = offer;
-    findings.say(
-        Verdict::NotProven,
-        "payment",
-        match receipt.proof {
-            Some(_) => "that money moved: this version cannot read invoices",
-            None => "that money moved: there is no preimage in this receipt",
-        },
-    );
+    let about = "payment";
+    let Some(offer) = offer else {
+        return findings.say(
+            Verdict::NotProven,
+            about,
+            "that money moved: there is no invoice that the server signed",
+        );
+    };
+    let invoice = match Invoice::parse(offer.pay_req.as_str()) {
+        Ok(invoice) => invoice,
+        Err(error) => return findings.say(Verdict::Wrong, about, format!("the invoice: {error}")),
+    };
+    if invoice.payment_hash != receipt.payment_id {
+        return findings.say(
+            Verdict::Wrong,
+            about,
+            "the invoice has another payment hash than the receipt says",
+        );
+    }
+    if invoice.sats().ok() != Some(receipt.amount) {
+        return findings.say(Verdict::Wrong, about, "the invoice asks for another amount");
+    }
+    if invoice.network != Network::Mainnet {
+        let text = format!(
+            "the invoice is of {}, whose coins are not money",
+            invoice.network
+        );
+        findings.say(Verdict::NotProven, "network", text);
+    }
+    match judge_preimage(receipt.proof.as_deref(), &invoice.payment_hash) {
+        Preimage::Matches(_) => findings.say(
+            Verdict::Proven,
+            about,
+            format!(
+                "the invoice over {} sats was paid: its preimage is in this receipt (who paid it, the preimage does not say)",
+                receipt.amount
+            ),
+        ),
+        Preimage::Differs => findings.say(
+            Verdict::Wrong,
+            about,
+            "what is given as preimage does not belong to the invoice",
+        ),
+        _ if receipt.redacted.iter().any(|name| name == "proof") => findings.say(
+            Verdict::NotProven,
+            about,
+            "that the invoice was paid: the preimage was left out of this copy",
+        ),
+        _ => findings.say(
+            Verdict::NotProven,
+            about,
+            "that the invoice was paid: the wallet gave no preimage",
+        ),
+    }
 }
 
 /// The requests that an answer may be about.

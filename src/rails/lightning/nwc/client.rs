@@ -26,6 +26,8 @@ use crate::relays::{Delivery, Interest, Relays, SKEW, Subscription};
 
 /// Requests that wait for an answer, at most.
 const MOST_PENDING: usize = 4096;
+/// Requests that are named when answers are asked for by request, at most: no rail has so many under way.
+const MOST_NAMED: usize = 256;
 /// Notifications that wait to be taken. What finds no room is found by look-up.
 const NOTIFICATIONS: usize = 1024;
 /// Notifications that are remembered, so that a relay cannot have the same one worked on again and again.
@@ -364,6 +366,9 @@ impl Pending {
 
     /// Asks for the answers to `requests` by their ids, while that may be needed.
     fn ask_by_request<T>(&self, requests: &HashMap<EventId, T>) {
+        if requests.len() > MOST_NAMED {
+            return;
+        }
         let needed = !requests.is_empty() && !self.addressed.load(Ordering::Relaxed);
         let filter = needed.then(|| {
             Filter::new()
