@@ -29,6 +29,8 @@ mod entitling;
 mod goods;
 mod licence_http;
 mod own_licences;
+mod stripe_shop;
+mod stripe_webhook;
 
 // One file per command.
 mod commands;
