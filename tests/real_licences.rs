@@ -56,7 +56,10 @@ impl Library {
             script,
             folder: folder.clone(),
         };
-        Some([library("node".into(), "jwt.mjs"), library(python, "jwt.py")])
+        Some([
+            library("node".into(), "licences.mjs"),
+            library(python, "licences.py"),
+        ])
     }
 
     fn ask(&self, question: &Value) -> Value {
@@ -101,7 +104,7 @@ fn what_other_libraries_sign_opens_the_gate() {
     scratch.write("keys.json", &keys.to_string());
     let config = scratch.write(
         "shop.toml",
-        "[[price]]\ncapability = \"tool:add\"\namount = 10\n[[entitlements.licence.issuer]]\nserver_id = \"srv_1\"\n\
+        "[[price]]\ncapability = \"tool:add\"\namount = 10\n[entitlements.licence]\nrequired = true\n[[entitlements.licence.issuer]]\nserver_id = \"srv_1\"\n\
          keys_file = \"keys.json\"\n",
     );
     let config = config.display().to_string();
