@@ -461,13 +461,10 @@ fn a_call_that_failed_is_credited_and_lists_and_books_tell_what_is_left() {
     let mut command = shop.scratch.tollkeeper("server");
     command.args(["check", "--json", "--config", &config]);
     let checked = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    let last = checked
+    let mut last = checked
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let last = last
-        .filter(|line| line["event"] == "entitlement")
-        .last()
-        .unwrap();
+    let last = last.rfind(|line| line["event"] == "entitlement").unwrap();
     assert_eq!(last["name"], "balance", "the account comes last");
 }
 
