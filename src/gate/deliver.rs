@@ -43,6 +43,7 @@ impl Gate {
             if self.open_calls.remove(&to.event).is_some() {
                 self.tell_cover(to, &call, &outbound).await;
             }
+            self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
         if outbound.handler_lost {

@@ -29,6 +29,7 @@ mod entitling;
 mod goods;
 mod licence_http;
 mod own_licences;
+mod revocations;
 mod stripe_shop;
 mod stripe_webhook;
 
