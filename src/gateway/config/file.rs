@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::entitlements::Entitlements;
 use super::goods::{Balance, LicenceSale};
+use super::listen::Listen;
 use super::lnbits::LightningLnbits;
 use super::rates::RatesSection;
 use crate::error::Result;
@@ -37,6 +38,8 @@ pub(super) struct File {
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,
     pub(super) picture: Option<String>,
+    pub(super) stdio: Option<bool>,
+    pub(super) listen: Listen,
     price: Vec<Price>,
     pub(super) limits: Limits,
     pub(super) rails: Rails,
