@@ -50,8 +50,8 @@ impl Shared {
         peer: IpAddr,
         request: Request<Incoming>,
     ) -> Response<Answer> {
-        if let Err(refusal) = self.admit(peer, &request) {
-            return refusal;
+        if let Some((status, why)) = self.objection(peer, &request) {
+            return refusal(status, why);
         }
         let origin = request.headers().get(ORIGIN).cloned();
         let mut response = self.serve(peer, request).await;
@@ -66,8 +66,13 @@ impl Shared {
         response
     }
 
-    fn admit(&self, peer: IpAddr, request: &Request<Incoming>) -> Result<(), Response<Answer>> {
-        let forbidden = |why: &str| Err(refusal(StatusCode::FORBIDDEN, why));
+    /// Why a request may not come in, with the status that says so.
+    fn objection(
+        &self,
+        peer: IpAddr,
+        request: &Request<Incoming>,
+    ) -> Option<(StatusCode, &'static str)> {
+        let forbidden = |why| Some((StatusCode::FORBIDDEN, why));
         if !self.settings.trusts(peer) {
             return forbidden(
                 "this server speaks in the clear, so only what ends TLS on its machine, or is named in trusted_proxies, may connect",
@@ -91,9 +96,9 @@ impl Shared {
             }
         }
         if request.uri().path() != self.settings.path {
-            return Err(refusal(StatusCode::NOT_FOUND, "there is nothing here"));
+            return Some((StatusCode::NOT_FOUND, "there is nothing here"));
         }
-        Ok(())
+        None
     }
 
     async fn serve(self: Arc<Self>, peer: IpAddr, request: Request<Incoming>) -> Response<Answer> {
