@@ -131,8 +131,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/"]),
-    ("base64", &["entitlement/licence/"]),
+    ("hmac", &["entitlement/licence/", "wire/mpp/"]),
+    ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.

@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ledger::{Applied, Entry, Transition};
 use crate::payment::{CapabilityPattern, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
+use crate::wire::mpp::with_receipt;
 use crate::wire::{CapTag, ErrorObject, Message, Response, SERVER_ERROR_CODE, Tag, method};
 
 /// The most `cap` tags on one list response: a longer one would not fit into an event.
@@ -41,6 +42,9 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.send_free(to, &call, outbound).await;
         };
+        if let Some(receipt) = &call.receipt {
+            outbound.message = with_receipt(outbound.message, receipt);
+        }
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => self.finish(&entry, &outbound.message).await,
