@@ -386,19 +386,20 @@ async fn a_credential_of_another_client_is_refused_and_keeps_its_worth() {
     let harness = harness().await;
     let client = mpp(&harness, 1);
     let credential = pay(&harness, &client, "add").await;
-    for thief in [
+    let thieves = [
         mpp(&harness, 2),
         harness.client_as(3, anonymous),
         harness.client(4).explicit(),
-    ] {
-        let refused = present(&thief, "add", &credential).await;
+    ];
+    for thief in &thieves {
+        let refused = present(thief, "add", &credential).await;
         assert_eq!(reason(&refused), "challenge-for-another-client");
         asks_for_nothing(&refused);
     }
     assert_eq!(harness.executions(), 0);
     assert_eq!(kind(&present(&client, "add", &credential).await), "result");
     // Nor does a thief get the answer.
-    let refused = present(&mpp(&harness, 2), "add", &credential).await;
+    let refused = present(&thieves[0], "add", &credential).await;
     assert_eq!(reason(&refused), "challenge-for-another-client");
     books::balance(&harness).await;
 }
@@ -496,8 +497,13 @@ async fn a_credential_in_the_clear_is_refused_and_uses_nothing_up() {
     assert_eq!(reason(&refused), "credential-exposed");
     asks_for_nothing(&refused);
     assert_eq!(harness.executions(), 0);
+    // Answers of one key go to the client that connected with it first.
     let sealed = harness.client(1).explicit();
-    assert_eq!(kind(&present(&sealed, "add", &credential).await), "result");
+    let meta = json!({"org.paymentauth/credential": credential});
+    let params = json!({"name": "add", "arguments": {}, "_meta": meta});
+    let request = Request::new(2, "tools/call", &params).unwrap();
+    sealed.send(request.into()).await.unwrap();
+    assert_eq!(kinds(&books::now(&open).await), ["result"]);
     books::balance(&harness).await;
 }
 
