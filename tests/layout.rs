@@ -100,7 +100,12 @@ const TRANSPORTS: &[&str] = &["nostr", "plain", "rmcp", "memory"];
 const HOMES: &[(&str, &[&str])] = &[
     (
         "nostr",
-        &["relays/", "transport/nostr/", "rails/lightning/"],
+        &[
+            "relays/",
+            "transport/nostr/",
+            "rails/lightning/",
+            "entitlement/licence/public.rs",
+        ],
     ),
     ("nostr_relay_builder", &["transport/nostr/"]),
     (
@@ -131,8 +136,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/", "transport/plain/"]),
-    ("base64", &["entitlement/licence/"]),
+    (
+        "hmac",
+        &["entitlement/licence/", "transport/plain/", "wire/mpp/"],
+    ),
+    ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.

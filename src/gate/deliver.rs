@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ledger::{Applied, Entry, Transition};
 use crate::payment::{CapabilityPattern, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
+use crate::wire::mpp::with_receipt;
 use crate::wire::{CapTag, ErrorObject, Message, Response, SERVER_ERROR_CODE, Tag, method};
 
 /// The most `cap` tags on one list response: a longer one would not fit into an event.
@@ -39,8 +40,12 @@ impl Gate {
         outbound.tags.append(&mut tags);
         let Some(entry) = call.paid_by else {
             self.open_calls.remove(&to.event);
+            self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
+        if let Some(receipt) = &call.receipt {
+            outbound.message = with_receipt(outbound.message, receipt);
+        }
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => self.finish(&entry, &outbound.message).await,

@@ -1,8 +1,8 @@
 //! The order at the door.
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
-//! current state again; an entitlement covers it → forwarded; an authorization → claimed and forwarded; else a price is
-//! named.
+//! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
+//! → claimed and forwarded; else a price is named.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::ledger::Caller;
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
+use crate::wire::mpp::take_credential;
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
     take_tokens,
@@ -67,8 +68,9 @@ impl Gate {
         mut notification: Notification,
         mut origin: Origin,
     ) {
-        // A licence is not for the handler.
+        // A licence is not for the handler, nor is a proof of payment.
         (notification.params, _) = take_tokens(notification.params);
+        (notification.params, _) = take_credential(notification.params);
         origin.tokens.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
@@ -90,9 +92,10 @@ impl Gate {
     async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
         let shown = self.presented.take(&mut request, &mut origin, now);
-        let negotiated =
+        let mut negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
+        self.negotiate_challenges(&mut negotiated, &request, &origin);
         match match_price(&self.prices, &request, &origin) {
             PriceMatch::Free if !is_fresh(origin.created_at, now) => {
                 self.refuse_stale(request, origin).await
@@ -182,6 +185,9 @@ impl Gate {
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
         knock.replayed = known && !self.is_a_retry(&knock);
+        let Some(knock) = self.present(knock).await? else {
+            return Ok(());
+        };
         let Some(knock) = self.waive(knock, standing.answered).await? else {
             return Ok(());
         };

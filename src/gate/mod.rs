@@ -13,6 +13,7 @@ mod waiting;
 mod waive;
 
 // A price is named and asked for.
+mod challenge;
 mod convert;
 mod demand;
 mod draw;
@@ -26,6 +27,7 @@ mod resolve_price;
 // The money comes, or does not.
 mod cancel;
 mod claim;
+mod credential;
 mod expire;
 mod settle;
 mod watch;
@@ -33,6 +35,7 @@ mod watch;
 // The call is served, or refused.
 mod deliver;
 mod forward;
+mod left;
 mod open_calls;
 mod refuse;
 mod write_later;
@@ -60,6 +63,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::challenge::ChallengeIssuer;
+use self::challenge::Declared;
 pub(crate) use self::convert::can_charge;
 use self::free_calls::FreeCallLog;
 use self::journal::{Journal, Scribe};
@@ -126,6 +131,9 @@ pub struct GateSettings {
     pub stored_response_bytes: usize,
     /// Whether handlers see who calls, as `params._meta.clientPubkey` (CEP-16).
     pub inject_client_pubkey: bool,
+    /// Whether a client that declared that it pays by challenge, and said nothing of CEP-8, is asked to pay by an answer rather
+    /// than by notifications, which it would not understand.
+    pub challenges_imply_gating: bool,
 }
 
 impl Default for GateSettings {
@@ -150,6 +158,7 @@ impl Default for GateSettings {
             // As much as a transport carries in pieces: what was paid for can be had again.
             stored_response_bytes: 16 * 1024 * 1024,
             inject_client_pubkey: false,
+            challenges_imply_gating: true,
         }
     }
 }
@@ -176,6 +185,8 @@ pub struct GateParts {
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
     /// What prices in other money are worth in sats.
     pub rates: Option<Arc<dyn RateSource>>,
+    /// How offers are put as challenges, if they are.
+    pub challenges: Option<ChallengeIssuer>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -194,6 +205,7 @@ pub struct Gate {
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
+    challenges: Option<ChallengeIssuer>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
@@ -216,6 +228,8 @@ pub struct Gate {
     knocked: Journal,
     /// The payment interaction that each session is in.
     modes: Modes,
+    /// The sessions that pay by challenge.
+    declared: Declared,
     /// When payments were last asked about out of turn.
     asked: Mutex<HashMap<RequestEventId, Timestamp>>,
     /// How fast each client asks for offers.
@@ -246,6 +260,7 @@ impl Gate {
             entitlements: parts.entitlements,
             processors: parts.processors,
             rates: parts.rates,
+            challenges: parts.challenges,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,
@@ -259,6 +274,7 @@ impl Gate {
             scribe,
             knocked: Journal::default(),
             modes: Modes::default(),
+            declared: Declared::default(),
             asked: Mutex::default(),
             pace: Pace::default(),
             watcher,

@@ -5,10 +5,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId};
 use crate::transport::Origin;
+use crate::wire::mpp::Receipt;
 use crate::wire::{Request, RequestId};
 
 /// The most free calls that may be open. Paid ones are not counted: each was let in by the ledger.
 const MOST_FREE: usize = 10_000;
+
+/// What paid for a call.
+#[derive(Debug)]
+pub(super) struct Paid {
+    /// The entry that was claimed for it.
+    pub(super) entry: RequestEventId,
+    /// What its result carries, if it was paid for by a credential.
+    pub(super) receipt: Option<Box<Receipt>>,
+}
+
+impl Paid {
+    pub(super) fn with_receipt(entry: RequestEventId, receipt: Receipt) -> Self {
+        Self {
+            entry,
+            receipt: Some(Box::new(receipt)),
+        }
+    }
+}
+
+impl From<RequestEventId> for Paid {
+    fn from(entry: RequestEventId) -> Self {
+        Self {
+            entry,
+            receipt: None,
+        }
+    }
+}
 
 /// One forwarded request.
 #[derive(Debug, Clone)]
@@ -18,6 +46,8 @@ pub(super) struct OpenCall {
     pub(super) method: String,
     /// The entry that was claimed for it.
     pub(super) paid_by: Option<RequestEventId>,
+    /// What its result carries.
+    pub(super) receipt: Option<Box<Receipt>>,
     /// What its response must say about the payment interaction.
     pub(super) disclose: Option<PaymentInteraction>,
 }
@@ -26,14 +56,15 @@ impl OpenCall {
     pub(super) fn new(
         request: &Request,
         origin: &Origin,
-        paid_by: Option<RequestEventId>,
+        paid: Option<Paid>,
         disclose: Option<PaymentInteraction>,
     ) -> Self {
         Self {
             client: origin.client,
             id: request.id.clone(),
             method: request.method.clone(),
-            paid_by,
+            paid_by: paid.as_ref().map(|paid| paid.entry),
+            receipt: paid.and_then(|paid| paid.receipt),
             disclose,
         }
     }

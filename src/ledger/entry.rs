@@ -109,6 +109,9 @@ pub struct Moment {
     pub note: Option<String>,
 }
 
+/// Where `_meta` of a quote says what the price was before it was converted into other money.
+pub const PRICE_META: &str = "tollkeeper/price";
+
 /// An entry as it is first written.
 #[derive(Clone, PartialEq)]
 #[expect(
@@ -195,6 +198,20 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The price as it was named, where it was charged in other money; else the amount. What is credited for a payment is this:
+    /// whoever pays ahead in cents has cents, whatever he pays with.
+    #[must_use]
+    pub fn price(&self) -> Amount {
+        let meta: Option<serde_json::Map<String, serde_json::Value>> = self
+            .meta
+            .as_deref()
+            .and_then(|meta| serde_json::from_str(meta).ok());
+        let price = meta.and_then(|mut meta| meta.remove(PRICE_META));
+        price
+            .and_then(|price| serde_json::from_value(price).ok())
+            .unwrap_or_else(|| self.amount.clone())
+    }
+
     /// How an entry begins.
     #[must_use]
     pub fn quoted(new: NewEntry) -> Self {

@@ -30,6 +30,7 @@ mod entitlement;
 mod handler;
 mod price;
 mod processor;
+mod proof;
 
 pub use amount::{Amount, MAX_AMOUNT, PriceRange};
 pub use capability::{Capability, OnFailure, PricedCapability};
@@ -46,6 +47,7 @@ pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
 pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};
 pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
+pub use proof::{CheckProof, PresentedProof, ProofTerms, Proven};
 pub use rate::{FixedRates, Margin, Rate, RateSource};
 pub use request::{PayReq, PaymentOrder, PaymentRequest};
 pub use resource_uri::{has_unclear_host, spellings};

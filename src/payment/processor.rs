@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    PaymentOrder, PaymentRequest, Pmi, SettlementNotice, SettlementStatus, Timestamp, Unit,
+    CheckProof, PaymentOrder, PaymentRequest, Pmi, SettlementNotice, SettlementStatus, Timestamp,
+    Unit,
 };
 
 /// Notices of settlements, as a rail pushes them.
@@ -68,6 +69,11 @@ pub trait PaymentProcessor: fmt::Debug + Send + Sync {
 
     /// Notices as they happen. Called once. A rail that has none is looked up only.
     fn settlements(&self) -> Option<SettlementStream> {
+        None
+    }
+
+    /// What checks proofs of payment that clients present. `None`: only the rail's own word counts.
+    fn proofs(&self) -> Option<&dyn CheckProof> {
         None
     }
 }

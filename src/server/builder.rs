@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{GateSettings, PriceList, can_charge};
+use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
     CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
@@ -20,6 +20,7 @@ pub struct ServerPayments {
     pub(super) entitlements: Vec<Arc<dyn Entitlement>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
+    pub(super) challenges: Option<ChallengeIssuer>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: GateSettings,
@@ -46,6 +47,7 @@ impl ServerPayments {
             entitlements: Vec::new(),
             processors: Vec::new(),
             rates: None,
+            challenges: None,
             ledger: None,
             clock: Arc::new(SystemClock),
             settings: GateSettings::default(),
@@ -72,6 +74,7 @@ pub struct ServerPaymentsBuilder {
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
+    challenges: Option<ChallengeIssuer>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -119,6 +122,13 @@ impl ServerPaymentsBuilder {
     /// What is added to a converted price, for the time between the quote and the exchange.
     pub fn rate_margin(mut self, margin: Margin) -> Self {
         self.settings.rate_margin = margin;
+        self
+    }
+
+    /// Puts offers as challenges of MPP, too, beside the options of CEP-8, and takes credentials for them. Only ways of being paid
+    /// that can check a [proof](crate::payment::CheckProof) take part.
+    pub fn challenges(mut self, issuer: ChallengeIssuer) -> Self {
+        self.challenges = Some(issuer);
         self
     }
 
@@ -262,6 +272,7 @@ impl ServerPaymentsBuilder {
             entitlements: self.entitlements,
             processors: self.processors,
             rates: self.rates,
+            challenges: self.challenges,
             ledger,
             clock: self.clock,
             settings: self.settings,

@@ -60,6 +60,7 @@ pub async fn with_server_payments(
         entitlements: payments.entitlements,
         processors: payments.processors,
         rates: payments.rates,
+        challenges: payments.challenges,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),
         clock: payments.clock,

@@ -161,6 +161,12 @@ pub struct Origin {
     pub tokens: Vec<BearerToken>,
     /// Nobody but the two ends could read the message. What is presented in the clear does not count.
     pub confidential: bool,
+    /// Nothing but answers reaches the client, as on a plain MCP transport: it is asked to pay by an answer, whatever it said of
+    /// CEP-8.
+    pub answers_only: bool,
+    /// Nobody vouches for who the client is: the key stands for a connection. What such a client has paid for belongs to whoever
+    /// holds the proof.
+    pub bearer: bool,
     /// The entry in the ledger that paid for the request, on the way to the handler.
     pub paid_by: Option<RequestEventId>,
     /// Where the answer goes.
@@ -185,6 +191,8 @@ impl Origin {
             interaction: None,
             tokens: Vec::new(),
             confidential: false,
+            answers_only: false,
+            bearer: false,
             paid_by: None,
             reply_to,
         }

@@ -19,6 +19,9 @@ mod identity;
 mod notification;
 mod tag;
 
+// Payments in the words of another protocol, beside CEP-8.
+pub mod mpp;
+
 pub use error_object::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, PAYMENT_PENDING_CODE,
     PAYMENT_REQUIRED_CODE, SERVER_ERROR_CODE,

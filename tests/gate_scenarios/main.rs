@@ -5,6 +5,7 @@
 
 mod balances;
 mod books;
+mod credentials;
 mod defects;
 mod duplicates;
 mod entitlements;

@@ -164,6 +164,7 @@ impl Reader {
         let event = self.fresh.event(&self.key, &self.client);
         let mut origin = Origin::new(self.client, event, now());
         origin.interaction = Some(PaymentInteraction::ExplicitGating);
+        origin.answers_only = true;
         // Nobody is between the two ends of a pipe.
         origin.confidential = true;
         origin.reply_to.route = StdioServerTransport::ROUTE.to_owned();

@@ -17,6 +17,8 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) client: ClientPubkey,
+    /// It is the same client in every session.
+    pub(super) vouched_for: bool,
     /// What it presents.
     pub(super) tokens: Vec<BearerToken>,
     pub(super) session: Option<Session>,
@@ -61,6 +63,7 @@ impl Shared {
         };
         Caller {
             client,
+            vouched_for: verified.is_some() || bearer.is_some(),
             tokens: bearer.into_iter().collect(),
             session,
         }

@@ -285,6 +285,8 @@ fn origin_of(caller: &Caller, event: RequestEventId, again: bool) -> Origin {
     let mut origin = Origin::new(caller.client, event, now());
     origin.redelivered = again;
     origin.interaction = Some(PaymentInteraction::ExplicitGating);
+    origin.answers_only = true;
+    origin.bearer = !caller.vouched_for;
     origin.tokens.clone_from(&caller.tokens);
     // Who is not on this machine, or a trusted proxy, was not let in.
     origin.confidential = true;
