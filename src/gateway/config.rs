@@ -140,11 +140,6 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         true => known_relays(&args.relays, RELAYS, named)?,
         false => relays(&args.relays, named)?,
     };
-    if (stdio || listen.is_some()) && selling.interaction != PaymentInteractionPolicy::Optional {
-        return Err(Failure::usage(
-            "payment_interaction: must be optional with --stdio or --listen, whose clients are always shown what to pay",
-        ));
-    }
     if stdio && args.json {
         return Err(Failure::usage(
             "--json: cannot be used with stdio, where stdout belongs to the client",

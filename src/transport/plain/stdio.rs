@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::identity::{Fresh, KnownBy, PlainKey};
 use super::outbound::{is_for_plain_clients, on_one_line};
 use crate::error::{Error, Result};
-use crate::payment::{
-    ClientPubkey, Clock, PaymentInteraction, RequestEventId, SystemClock, Timestamp,
-};
+use crate::payment::{ClientPubkey, Clock, RequestEventId, SystemClock, Timestamp};
 use crate::transport::lines::BoundedLines;
 use crate::transport::{Advertisement, Inbound, Origin, Outbound, ReplyTo, ServerTransport};
 use crate::wire::Message;
@@ -163,7 +161,6 @@ impl Reader {
     fn origin(&self) -> Origin {
         let event = self.fresh.event(&self.key, &self.client);
         let mut origin = Origin::new(self.client, event, now());
-        origin.interaction = Some(PaymentInteraction::ExplicitGating);
         origin.answers_only = true;
         // Nobody is between the two ends of a pipe.
         origin.confidential = true;
@@ -289,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_messages_of_one_client_under_explicit_gating() {
+    async fn lines_are_messages_of_one_client_that_only_answers_reach() {
         let (transport, mut to_server, from_server) = pipe();
         let said = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\"}\nnonsense\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\"}\n";
         to_server.write_all(said.as_bytes()).await.unwrap();
@@ -298,11 +295,9 @@ mod tests {
         assert_eq!(one.origin.client, two.origin.client);
         // The same words twice are two requests: nobody sends a line again.
         assert_ne!(one.origin.event, two.origin.event);
-        assert!(one.origin.confidential);
-        assert_eq!(
-            one.origin.interaction,
-            Some(PaymentInteraction::ExplicitGating)
-        );
+        assert!(one.origin.confidential && one.origin.answers_only);
+        // Whoever is at the other end of the pipe is the same client in every run.
+        assert!(!one.origin.bearer);
         let mut lines = BufReader::new(from_server).lines();
         let complaint = lines.next_line().await.unwrap().unwrap();
         assert!(complaint.contains("\"id\":null"), "{complaint}");

@@ -20,7 +20,7 @@ use super::body::{Answer, Event};
 use super::caller::{Caller, SESSION};
 use super::exchange::{Came, Wait};
 use super::session::Session;
-use crate::payment::{PaymentInteraction, RequestEventId};
+use crate::payment::RequestEventId;
 use crate::transport::{Inbound, Origin};
 use crate::wire::{INVALID_REQUEST_CODE, Message, RequestId, method};
 
@@ -284,7 +284,6 @@ impl Shared {
 fn origin_of(caller: &Caller, event: RequestEventId, again: bool) -> Origin {
     let mut origin = Origin::new(caller.client, event, now());
     origin.redelivered = again;
-    origin.interaction = Some(PaymentInteraction::ExplicitGating);
     origin.answers_only = true;
     origin.bearer = !caller.vouched_for;
     origin.tokens.clone_from(&caller.tokens);

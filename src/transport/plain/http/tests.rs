@@ -9,7 +9,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{HttpServerTransport, HttpSettings};
-use crate::payment::PaymentInteraction;
 use crate::transport::plain::PlainKey;
 use crate::transport::{Inbound, Outbound, ServerTransport};
 use crate::wire::{ErrorObject, Message, Notification, Payload, Response, raw};
@@ -110,7 +109,7 @@ async fn session(transport: &HttpServerTransport) -> String {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_on_its_connection_under_explicit_gating() {
+async fn a_request_is_answered_on_its_connection() {
     let transport = transport().await;
     let (said, inbound) = post(&transport, "", PING).await;
     assert_eq!(said.status, 200);
@@ -119,9 +118,8 @@ async fn a_request_is_answered_on_its_connection_under_explicit_gating() {
         serde_json::from_str::<Value>(&said.body).unwrap(),
         json!({ "jsonrpc": "2.0", "id": 1, "result": { "ok": true } })
     );
-    let explicit = Some(PaymentInteraction::ExplicitGating);
-    assert_eq!(inbound.origin.interaction, explicit);
-    assert!(inbound.origin.confidential && !inbound.origin.redelivered);
+    let origin = &inbound.origin;
+    assert!(origin.confidential && origin.answers_only && !origin.redelivered);
     let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     let (said, _) = tokio::join!(ask(&transport, "POST /mcp", "", note), transport.recv());
     assert_eq!(said.status, 202);
@@ -192,6 +190,8 @@ async fn a_client_is_who_a_proxy_says_else_what_it_shows_else_its_session() {
     assert_eq!(b.client, who(bearer).await.client);
     assert_ne!(b.client, a.client);
     assert_eq!(b.tokens[0].reveal(), "s3cret");
+    // What belongs to a session belongs to whoever can prove its payment.
+    assert!(a.bearer && !b.bearer);
 
     let ann = who(&format!("{bearer}x-user: ann\r\n")).await;
     assert_eq!(ann.client, who("X-User: ann\r\n").await.client);
