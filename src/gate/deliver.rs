@@ -38,6 +38,7 @@ impl Gate {
         };
         let mut tags = self.tags_for(&call, response);
         outbound.tags.append(&mut tags);
+        self.describe(&call, &mut outbound);
         let Some(entry) = call.paid_by else {
             self.open_calls.remove(&to.event);
             self.list_what_is_left(&call, &mut outbound).await;

@@ -34,6 +34,7 @@ mod watch;
 
 // The call is served, or refused.
 mod deliver;
+mod describe;
 mod forward;
 mod left;
 mod open_calls;

@@ -167,6 +167,12 @@ pub(super) struct SellingArgs {
     pub(super) lnbits_webhook: LnbitsWebhookArgs,
     #[command(flatten)]
     pub(super) rates: RateArgs,
+    /// Put offers as challenges of MPP, too, and take credentials for them [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) mpp: Option<bool>,
+    /// In whose name challenges are made [default: nostr: and the server's key]
+    #[arg(long, value_name = "REALM")]
+    pub(super) mpp_realm: Option<String>,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,

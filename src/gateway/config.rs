@@ -8,6 +8,8 @@ mod goods;
 mod lightning;
 mod listen;
 mod lnbits;
+mod mpp;
+mod pricing;
 mod rates;
 mod wallet;
 
@@ -27,6 +29,7 @@ pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, 
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::lightning::LightningWallet;
+pub(super) use self::mpp::MppSettings;
 pub(super) use self::rates::{Rates, RatesSection, rates};
 
 /// Where relays are named if no flag names them.
@@ -58,6 +61,8 @@ pub(super) struct Selling {
     pub(super) wallet: Option<LightningWallet>,
     /// At which rates prices in other money are charged.
     pub(super) rates: Rates,
+    /// How offers are put to clients of MPP.
+    pub(super) mpp: MppSettings,
 }
 
 /// What `serve` works with.
@@ -294,6 +299,11 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
         fake: args.allow_fake,
         wallet,
         rates,
+        mpp: MppSettings {
+            enabled: args.mpp.unwrap_or(file.mpp.enabled),
+            realm: args.mpp_realm.clone().or_else(|| file.mpp.realm.clone()),
+            ..file.mpp
+        },
     })
 }
 

@@ -21,8 +21,11 @@ pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
 /// The key of an LNbits wallet that pays.
 pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
 
+/// What challenges are signed with: one secret, or several with spaces between, of which the first signs.
+pub(super) const MPP_SECRET_KEY: &str = "MPP_SECRET_KEY";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 7] = [
+pub(super) const ENVIRONMENT: [&str; 8] = [
     SECRET_KEY,
     NWC_CONNECTION,
     LNBITS_INVOICE_KEY,
@@ -30,6 +33,7 @@ pub(super) const ENVIRONMENT: [&str; 7] = [
     AICOACH_SIGNING_SECRET,
     AICOACH_API_KEY,
     LICENCE_TOKEN,
+    MPP_SECRET_KEY,
 ];
 
 /// The value of `name`, if it is set and not empty.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletArgs, WalletsArgs};
 use super::buying;
 use super::call_check::ListedCalls;
-use super::config::{self, LedgerPlace, LightningWallet, Rates, Selling, Serving};
+use super::config::{self, LedgerPlace, LightningWallet, MppSettings, Rates, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
 use super::exit::{Failure, Outcome, with_causes};
@@ -18,7 +18,7 @@ use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
 use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
-use crate::gate::PriceList;
+use crate::gate::{ChallengeIssuer, PriceList};
 use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
@@ -33,6 +33,7 @@ use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
 };
 use crate::transport::{ClientTransport, ServerTransport};
+use crate::wire::mpp::ChallengeKeys;
 
 /// The books of what was bought, in TOLLKEEPER_HOME.
 pub(super) const BOOKS: &str = "buyer.db";
@@ -146,6 +147,27 @@ pub(super) fn behind_the_gate(
 pub(super) struct ServerRails {
     pub(super) lightning: Option<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
+    pub(super) challenges: Option<ChallengeIssuer>,
+}
+
+/// In whose name challenges are made, and what they are signed with: a secret made from the server's key, behind those that are
+/// set.
+pub(super) fn challenges(mpp: &MppSettings, keys: &NostrKeys) -> Outcome<Option<ChallengeIssuer>> {
+    if !mpp.enabled {
+        return Ok(None);
+    }
+    let derived = ChallengeKeys::derived_from(keys.reveal_secret_hex().as_bytes())?;
+    let signed_with = match secrets::read(secrets::MPP_SECRET_KEY)? {
+        Some(set) => ChallengeKeys::new(set.split_whitespace())
+            .map_err(|error| Failure::usage(format!("{}: {error}", secrets::MPP_SECRET_KEY)))?
+            .accepting(&derived),
+        None => derived,
+    };
+    let realm = mpp
+        .realm
+        .clone()
+        .unwrap_or_else(|| format!("nostr:{}", keys.server_pubkey()));
+    Ok(Some(ChallengeIssuer::new(realm, signed_with)))
 }
 
 /// Prices, rails, rules and ledger of a server.
@@ -166,7 +188,17 @@ pub(super) fn server_payments(
         .limits(selling.limits)
         .rate_max_age(selling.rates.max_age)
         .rate_margin(selling.rates.margin);
-    let ServerRails { lightning, rates } = rails;
+    let ServerRails {
+        lightning,
+        rates,
+        challenges,
+    } = rails;
+    if let Some(issuer) = challenges {
+        let implied = selling.mpp.implies_gating;
+        builder = builder
+            .challenges(issuer)
+            .settings(|rules| rules.challenges_imply_gating = implied);
+    }
     if let Some(rates) = rates {
         builder = builder.rates(rates);
     }

@@ -16,6 +16,7 @@ mod unit;
 // What is sold.
 mod capability;
 mod invocation;
+mod metering;
 mod pattern;
 mod resource_uri;
 
@@ -42,6 +43,7 @@ pub use entitlement::{
 pub use handler::{Examined, PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
 pub use invocation::{Invocation, InvocationIdentity};
+pub use metering::{MeterUnit, Metering, PriceModel, RESERVED_META, portion};
 pub use pattern::CapabilityPattern;
 pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
 pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};

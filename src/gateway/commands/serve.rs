@@ -42,6 +42,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
+    let challenges = wire_up::challenges(&serving.selling.mpp, &keys)?;
     let books = wire_up::server_books(&serving.ledger)?;
     let starting = async {
         let (children, lightning, rates) = tokio::try_join!(
@@ -58,7 +59,11 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let goods = Arc::new(goods);
         let entitling = &serving.selling.entitling;
         let entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
-        let rails = wire_up::ServerRails { lightning, rates };
+        let rails = wire_up::ServerRails {
+            lightning,
+            rates,
+            challenges,
+        };
         let payments = wire_up::server_payments(
             &serving.selling,
             books.ledger,

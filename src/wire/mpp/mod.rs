@@ -8,6 +8,7 @@ mod capability;
 mod challenge;
 mod credential;
 mod keys;
+mod pricing;
 mod problem;
 mod receipt;
 
@@ -15,6 +16,9 @@ pub use capability::{declares_payment, payment_capability, with_payment_capabili
 pub use challenge::{CHALLENGE_ROOM, Challenge, ChallengeBinding};
 pub use credential::{CREDENTIAL_KEY, Credential, lift_credential, take_credential};
 pub use keys::{ChallengeKeys, SHORTEST_SECRET};
+pub use pricing::{
+    PAYMENT_INFO_KEY, PRICING_KEY, ToolPrice, currency_and_unit, offer, pricing, with_prices,
+};
 pub use problem::{Problem, VERIFICATION_FAILED_CODE, with_challenges};
 pub use receipt::{RECEIPT_KEY, Receipt, with_receipt};
 
