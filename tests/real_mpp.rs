@@ -14,6 +14,7 @@ mod binary;
 #[path = "support/counterparts.rs"]
 mod counterparts;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -121,7 +122,7 @@ impl World {
                 "--ledger",
                 &books,
             ])
-            .args(["--price", "tool:count=21 sat"])
+            .args(["--price", "tool:count=21 sat", "--price", "tool:add=21 sat"])
             .args(flags)
             .arg("--")
             .args(mini_mcp());
@@ -133,6 +134,7 @@ impl World {
         let serve = self.serve(&["--stdio"]);
         // The wallet of the server is in a file: the environment names the buyer's.
         let seller = self.scratch.write("seller.nwc", &self.seller);
+        std::fs::set_permissions(&seller, PermissionsExt::from_mode(0o600)).unwrap();
         buyer.arg(plan.to_string()).arg("stdio");
         buyer.arg(serve.get_program());
         let words: Vec<_> = serve.get_args().map(ToOwned::to_owned).collect();
@@ -234,7 +236,7 @@ fn mppx_buys_over_http_and_pays_once_for_each_call() {
     assert_eq!(world.scratch.executions(), 2);
     // Prices are told where this client can see them.
     let tools = report["tools"].as_array().unwrap();
-    let priced = tools.iter().find(|tool| tool["name"] == "count").unwrap();
+    let priced = tools.iter().find(|tool| tool["name"] == "add").unwrap();
     assert_eq!(
         priced["_meta"]["x-mpp-pricing"]["amount"], PRICE,
         "{priced}"

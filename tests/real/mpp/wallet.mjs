@@ -2,13 +2,12 @@
 //
 // As a program: node wallet.mjs pay INVOICE prints the preimage, node wallet.mjs balance prints what is left, in sats.
 // The connection is in NWC_CONNECTION.
-import 'ws'
 import WebSocket from 'ws'
-import { nwc } from '@getalby/sdk'
+import { NWCClient } from '@getalby/sdk/nwc'
 
 globalThis.WebSocket ??= WebSocket
 
-export const wallet = () => new nwc.NWCClient({ nostrWalletConnectUrl: process.env.NWC_CONNECTION })
+export const wallet = () => new NWCClient({ nostrWalletConnectUrl: process.env.NWC_CONNECTION })
 
 export async function pay(invoice) {
   const client = wallet()
