@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use binary::{PATIENCE, Running, Scratch, mini_mcp};
 
 const PAYMENT_REQUIRED: i64 = -32042;
+const NOTHING_CHARGED: i64 = -32000;
 
 fn serve(scratch: &Scratch, flags: &[&str]) -> Running {
     let mut command = scratch.tollkeeper("shop");
@@ -127,30 +128,35 @@ impl Client {
     }
 
     fn post(&mut self, body: &Value) -> Value {
+        self.try_post(body).unwrap()
+    }
+
+    /// Fails if the server does.
+    fn try_post(&mut self, body: &Value) -> std::io::Result<Value> {
         let body = body.to_string();
         let session = self
             .session
             .iter()
             .map(|id| format!("mcp-session-id: {id}\r\n"));
         let session: String = session.collect();
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         write!(
             stream,
             "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json\r\n{session}content-length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .unwrap();
+        )?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        stream.read_to_string(&mut text)?;
+        let cut = || std::io::Error::other("cut off");
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
         let begun = head
             .lines()
             .find_map(|line| line.strip_prefix("mcp-session-id: "));
         if let Some(id) = begun {
             self.session = Some(id.to_owned());
         }
-        serde_json::from_str(body).unwrap_or_default()
+        serde_json::from_str(body).map_err(|_| cut())
     }
 
     fn ask(&mut self, id: i64, method: &str, params: &Value) -> Value {
@@ -215,6 +221,81 @@ fn the_same_post_again_is_answered_again_and_not_charged() {
     let echo = json!({ "name": "echo", "arguments": { "text": "free" } });
     assert!(client.ask(900, "tools/call", &echo)["result"].is_object());
     assert_eq!(code(&client.ask(900, "tools/call", &echo)), Some(-32600));
+}
+
+/// Kills at many moments of a call; the client sends the very same request until it is answered.
+#[test]
+fn calls_over_http_survive_kills_with_one_payment_each() {
+    const KILLED_AFTER: [u64; 10] = [0, 2, 8, 20, 60, 150, 240, 270, 300, 400];
+    let scratch = Scratch::new();
+    let open = || {
+        let shop = serve(&scratch, &["--json", "--listen", "127.0.0.1:0"]);
+        let address = Client::new(&shop.next().unwrap());
+        (shop, address.address)
+    };
+    let (mut shop, address) = open();
+    let mut client = Client {
+        address,
+        session: None,
+    };
+    client.ask(0, "initialize", &initialize());
+    for (id, after) in (1..).zip(KILLED_AFTER) {
+        let pid = shop.id().to_string();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(after));
+            let kill = std::process::Command::new("kill")
+                .args(["-KILL", &pid])
+                .status();
+            assert!(kill.unwrap().success());
+        });
+        let request = |id: i64| json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": count() });
+        let mut call = request(id);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < until, "call {id} is never answered");
+            match client.try_post(&call) {
+                Ok(answer) if answer["result"].is_object() => break,
+                // Killed before there was an invoice: that request is over, and says so.
+                Ok(answer) if code(&answer) == Some(NOTHING_CHARGED) => call = request(id + 1000),
+                Ok(answer) => assert_eq!(code(&answer), Some(PAYMENT_REQUIRED), "{answer}"),
+                Err(_) => {
+                    shop.wait();
+                    (shop, client.address) = open();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        killer.join().unwrap();
+        // It may have been killed after its answer.
+        shop.kill();
+        (shop, client.address) = open();
+    }
+    shop.terminate();
+    assert!(shop.wait().success());
+    let books = scratch.path("books.db").display().to_string();
+    let output = scratch
+        .tollkeeper("shop")
+        .args(["ledger", "list", "--json", "--ledger", &books])
+        .output()
+        .unwrap();
+    let entries: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (over, paid): (Vec<Value>, Vec<Value>) = entries
+        .into_iter()
+        .partition(|entry| entry["state"] == "abandoned");
+    assert_eq!(paid.len(), KILLED_AFTER.len(), "one payment for each call");
+    for entry in paid {
+        assert_eq!(entry["state"], "delivered", "{entry}");
+    }
+    assert!(
+        over.iter().all(|entry| entry["settled_at"].is_null()),
+        "{over:?}"
+    );
+    // A call that was killed while it was executed is executed again; none is executed less than once.
+    assert!(scratch.executions() >= KILLED_AFTER.len());
 }
 
 #[test]
