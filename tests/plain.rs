@@ -291,7 +291,7 @@ fn calls_over_http_survive_kills_with_one_payment_each() {
         assert_eq!(entry["state"], "delivered", "{entry}");
     }
     assert!(
-        over.iter().all(|entry| entry["settled_at"].is_null()),
+        over.iter().all(|entry| entry["settled"].is_null()),
         "{over:?}"
     );
     // A call that was killed while it was executed is executed again; none is executed less than once.
