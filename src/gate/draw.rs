@@ -30,7 +30,8 @@ impl Gate {
         match self.ledger.draw(new, self.clock.now()).await? {
             Drawn::Paid { entry, left } => {
                 log_money(&entry, "paid from the client's account");
-                self.tell_what_is_left(&entry, &left).await;
+                let said = &knock.invocation.entitlements;
+                self.tell_what_is_left(&entry, &left, said).await;
                 self.forward_claimed(knock, entry).await?;
                 Ok(None)
             }
