@@ -10,8 +10,9 @@ use super::Gate;
 use super::log::log_money;
 use super::open_calls::OpenCall;
 use super::price_list::Listed;
+use super::write_later::Unwritten;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{Applied, Entry, Transition};
+use crate::ledger::{Applied, Entry, GiveBack, Transition};
 use crate::payment::{CapabilityPattern, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
 use crate::wire::mpp::with_receipt;
@@ -62,7 +63,10 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, too_large(&call, true)).await;
         }
-        self.finish(&entry, &outbound.message).await;
+        match self.unused(&entry, &outbound.message).await {
+            None => self.finish(&entry, &outbound.message).await,
+            Some(unused) => self.finish_metered(&entry, &outbound.message, unused).await,
+        }
         self.open_calls.remove(&to.event);
         self.transport.send(to, outbound).await
     }
@@ -95,7 +99,7 @@ impl Gate {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
                 );
-                self.write_later(*entry, deliver);
+                self.write_later(*entry, Unwritten::Move(deliver));
             }
         }
     }
@@ -118,7 +122,14 @@ impl Gate {
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
         match self
             .ledger
-            .give_back(entry, response, self.clock.now())
+            .give_back(
+                entry,
+                GiveBack {
+                    response,
+                    unused: None,
+                },
+                self.clock.now(),
+            )
             .await
         {
             Ok(Applied::Moved(entry)) => {

@@ -9,6 +9,7 @@ use super::door::Knock;
 use super::log::log_money;
 use super::negotiate::Negotiated;
 use super::open_calls::{OpenCall, Paid};
+use super::write_later::Unwritten;
 use crate::error::Result;
 use crate::ledger::{Entry, Transition};
 use crate::payment::RequestEventId;
@@ -109,7 +110,7 @@ impl Gate {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a payment could not be restored; it is tried again"
                 );
-                self.write_later(*entry, restore);
+                self.write_later(*entry, Unwritten::Move(restore));
             }
         }
     }

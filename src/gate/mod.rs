@@ -37,6 +37,7 @@ mod deliver;
 mod describe;
 mod forward;
 mod left;
+mod metered;
 mod open_calls;
 mod refuse;
 mod write_later;

@@ -238,6 +238,11 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
+        if prices.has_metered() && !self.settings.balances {
+            return Err(Error::config(
+                "a price by use gives back what was not used, but clients have no accounts here",
+            ));
+        }
         for (at, entitlement) in self.entitlements.iter().enumerate() {
             let name = entitlement.name();
             if self.entitlements[..at].iter().any(|e| e.name() == name) {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{AT, LATER, client, entry, event, identity, moved, sats};
 use crate::ledger::{
-    Applied, BALANCE, Caller, Credit, Drawn, EntryState, Ledger, MovementKind, NewEntry, Opened,
-    Transition,
+    Applied, BALANCE, Caller, Credit, Drawn, EntryState, GiveBack, Ledger, MovementKind, NewEntry,
+    Opened, Transition,
 };
-use crate::payment::{PaymentInteraction, RequestEventId, Unit};
+use crate::payment::{Amount, PaymentInteraction, RequestEventId, Unit};
 
 /// Runs this part of the suite.
 pub(super) async fn run<L, F, Fut>(make: F)
@@ -22,6 +22,7 @@ where
     a_credit_counts_once_for_each_name(make().await).await;
     side_by_side_nothing_is_overdrawn(make().await).await;
     what_was_paid_comes_back_once(make().await).await;
+    what_was_not_used_comes_back_once(make().await).await;
     what_was_paid_for_otherwise_is_not_drawn_for(make().await).await;
     accounts_that_nobody_moves_lapse(make().await).await;
 }
@@ -138,7 +139,13 @@ async fn what_was_paid_comes_back_once<L: Ledger>(ledger: Arc<L>) {
     ledger.draw(call(1), AT).await.unwrap();
     let give_back = |id: RequestEventId| {
         let ledger = Arc::clone(&ledger);
-        async move { ledger.give_back(&id, Some("{}".to_owned()), AT).await }
+        async move {
+            let back = GiveBack {
+                response: Some("{}".to_owned()),
+                unused: None,
+            };
+            ledger.give_back(&id, back, AT).await
+        }
     };
     let applied = give_back(event(1)).await.unwrap();
     assert!(matches!(applied, Applied::Moved(_)));
@@ -149,6 +156,52 @@ async fn what_was_paid_comes_back_once<L: Ledger>(ledger: Arc<L>) {
     ));
     assert!(give_back(event(9)).await.is_err());
     assert_eq!(left(&*ledger).await, 7);
+}
+
+async fn what_was_not_used_comes_back_once<L: Ledger>(ledger: Arc<L>) {
+    ledger.credit(top_up(1, 21)).await.unwrap();
+    let mut others = (1..=3).map(|n| {
+        let mut new = call(n);
+        new.identity = identity(n);
+        new
+    });
+    for new in others.by_ref() {
+        ledger.draw(new, AT).await.unwrap();
+    }
+    let back = |amount: Amount| GiveBack {
+        response: Some("{}".to_owned()),
+        unused: Some(amount),
+    };
+    // Not more than was paid, and not in other money: then the call is not ended either.
+    for wrong in [sats(8), "0.01 usd".parse().unwrap()] {
+        assert!(ledger.give_back(&event(1), back(wrong), AT).await.is_err());
+    }
+    let state = ledger.get(&event(1)).await.unwrap().unwrap().state;
+    assert_eq!((state, left(&*ledger).await), (EntryState::Claimed, 0));
+    for _ in 0..3 {
+        ledger
+            .give_back(&event(1), back(sats(5)), AT)
+            .await
+            .unwrap();
+        assert_eq!(left(&*ledger).await, 5);
+    }
+    ledger
+        .give_back(&event(2), back(sats(7)), AT)
+        .await
+        .unwrap();
+    ledger
+        .give_back(&event(3), back(sats(0)), AT)
+        .await
+        .unwrap();
+    assert_eq!(left(&*ledger).await, 12);
+    let movements = ledger.movements(&client(1), &Unit::SATS, 0, 100).await;
+    let kinds: Vec<_> = movements.unwrap().iter().map(|m| m.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        ["top_up", "draw", "draw", "draw", "unused", "unused"]
+    );
+    let entry = ledger.get(&event(3)).await.unwrap().unwrap();
+    assert_eq!(entry.state, EntryState::Delivered);
 }
 
 async fn what_was_paid_for_otherwise_is_not_drawn_for<L: Ledger>(ledger: Arc<L>) {
