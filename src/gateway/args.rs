@@ -75,6 +75,12 @@ pub(super) struct ServeArgs {
     /// A relay to be reached on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
+    /// Offer the server on stdin and stdout too, to the program that starts this one
+    #[arg(long, conflicts_with = "json")]
+    pub(super) stdio: bool,
+    /// Offer the server over HTTP too (MCP's Streamable HTTP), at http://ADDRESS/mcp
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
     /// Which messages may be in the clear: optional, required or disabled
     #[arg(long, value_name = "MODE")]
     pub(super) encryption: Option<EncryptionMode>,

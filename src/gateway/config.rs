@@ -6,6 +6,7 @@ mod entitlements;
 mod file;
 mod goods;
 mod lightning;
+mod listen;
 mod lnbits;
 mod mpp;
 mod pricing;
@@ -22,6 +23,7 @@ use super::exit::{Failure, Outcome};
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
+use crate::transport::plain::http::HttpSettings;
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
@@ -68,6 +70,10 @@ pub(super) struct Selling {
 pub(super) struct Serving {
     pub(super) selling: Selling,
     pub(super) relays: Vec<String>,
+    /// Serve the program that started this one.
+    pub(super) stdio: bool,
+    /// Serve over HTTP.
+    pub(super) listen: Option<HttpSettings>,
     pub(super) encryption: EncryptionMode,
     pub(super) ledger: LedgerPlace,
     pub(super) key: Option<PathBuf>,
@@ -132,6 +138,18 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
     };
+    let listen = file.listen.read(args.listen)?;
+    let stdio = args.stdio || file.stdio.unwrap_or(false);
+    let named = file.relays.as_deref().unwrap_or_default();
+    let relays = match stdio || listen.is_some() {
+        true => known_relays(&args.relays, RELAYS, named)?,
+        false => relays(&args.relays, named)?,
+    };
+    if stdio && args.json {
+        return Err(Failure::usage(
+            "--json: cannot be used with stdio, where stdout belongs to the client",
+        ));
+    }
     let announce = args.announce || file.announce.unwrap_or(false);
     let info = ServerInfo::new(
         args.name.clone().or(file.name.clone()),
@@ -148,7 +166,9 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
         selling,
-        relays: relays(&args.relays, file.relays.as_deref().unwrap_or_default())?,
+        relays,
+        stdio,
+        listen,
         encryption: args.encryption.or(file.encryption).unwrap_or_default(),
         key: args
             .secret_key_file
@@ -183,7 +203,8 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
     let relays = known_relays(flags, RELAYS, otherwise)?;
     if relays.is_empty() {
         return Err(Failure::usage(format!(
-            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file; or --stdio or \
+             --listen ADDRESS for clients without Nostr"
         )));
     }
     Ok(relays)

@@ -134,11 +134,10 @@ pub(super) async fn server_transport(
     Ok(transport)
 }
 
-/// The server's end of the relays, as the gate uses it.
+/// The ways to the server, as the gate uses them.
 pub(super) fn behind_the_gate(
-    transport: &Arc<NostrServerTransport>,
+    transport: Arc<dyn ServerTransport>,
 ) -> Outcome<Arc<dyn ServerTransport>> {
-    let transport = Arc::clone(transport) as Arc<dyn ServerTransport>;
     #[cfg(feature = "testing")]
     let transport = crash_points::transport(transport)?;
     Ok(transport)

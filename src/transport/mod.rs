@@ -4,10 +4,18 @@
 //! keeps no money: whatever it forgets, the ledger remembers.
 
 mod in_flight;
+mod joined;
+#[cfg_attr(
+    not(any(feature = "gateway", feature = "plain")),
+    expect(dead_code, reason = "for pipes")
+)]
+mod lines;
 pub mod memory;
 
 #[cfg(feature = "nostr")]
 pub mod nostr;
+#[cfg(feature = "plain")]
+pub mod plain;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 
@@ -17,6 +25,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::in_flight::{InFlight, Relabelled};
+pub use self::joined::Joined;
+#[cfg(feature = "gateway")]
+pub(crate) use self::lines::BoundedLines;
 use crate::error::Result;
 use crate::payment::{
     BearerToken, ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,

@@ -19,6 +19,7 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
+use crate::gateway::ways::Ways;
 use crate::gateway::{config, entitling, licence_http, revocations, shutdown, wire_up};
 use crate::ledger::LicenceBooks;
 use crate::server::{Counter, PaidServer, with_server_payments};
@@ -70,15 +71,15 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
             rails,
             (entitlements, &goods),
         )?;
-        let transport = wire_up::server_transport(&serving, keys).await?;
-        let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
+        let ways = Ways::open(&serving, keys).await?;
+        let paid = with_server_payments(wire_up::behind_the_gate(ways.joined())?, payments).await?;
         serve_licences(&serving, &own, &books.licences, &stop).await?;
-        if let Some(own) = own {
-            revocations::publish(own, &transport, &serving.relays, &stop);
+        if let (Some(own), Some(relays)) = (own, &ways.relays) {
+            revocations::publish(own, relays, &serving.relays, &stop);
         }
-        Outcome::Ok((children, transport, paid, goods))
+        Outcome::Ok((children, ways, paid, goods))
     };
-    let (children, transport, paid, goods) = tokio::select! {
+    let (children, ways, paid, goods) = tokio::select! {
         started = starting => started?,
         () = stop.cancelled() => return Ok(()),
     };
@@ -86,9 +87,11 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     if prices.entries().is_empty() {
         tracing::warn!("nothing has a price: everything is free");
     }
-    tell_where(&transport, &serving);
-    if serving.announce {
-        announce_changes(&transport, &children);
+    if let Some(transport) = &ways.relays {
+        tell_where(transport, &serving);
+        if serving.announce {
+            announce_changes(transport, &children);
+        }
     }
     let drop_calls = CancellationToken::new();
     let mut served = Arc::clone(&paid) as Arc<dyn ServerTransport>;
@@ -101,9 +104,19 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         pubkey: pubkey.to_string(),
         relays: &serving.relays,
         priced: prices.entries().len(),
+        url: ways.http.as_ref().map(|http| http.url()),
     };
-    ready.print(args.json);
-    finish(work, &paid, &stop, &drop_calls).await
+    match ways.stdio {
+        // What is printed there is for the client.
+        Some(_) => tracing::info!(
+            npub,
+            priced = ready.priced,
+            "serving the program that started this one"
+        ),
+        None => ready.print(args.json),
+    }
+    let ends = [stop, ways.client_left()];
+    finish(work, &paid, &ends, &drop_calls).await
 }
 
 /// Our own licences, where they count or are sold.
@@ -143,17 +156,21 @@ async fn serve_licences(
     Ok(())
 }
 
-/// Serves until told to stop, then ends in order.
+/// Serves until told to stop, or left by the client that started us, then ends in order.
 async fn finish(
     mut work: JoinHandle<()>,
     paid: &PaidServer,
-    stop: &CancellationToken,
+    [stop, left]: &[CancellationToken; 2],
     drop_calls: &CancellationToken,
 ) -> Outcome {
     tokio::select! {
         () = stop.cancelled() => {}
+        () = left.cancelled() => {}
         _ = &mut work => {
             paid.shutdown(WRITE).await;
+            if left.is_cancelled() {
+                return Ok(());
+            }
             return Err(Failure::failed("the gate closed; the log says why"));
         }
     }
@@ -178,6 +195,9 @@ struct Ready<'a> {
     npub: &'a str,
     relays: &'a [String],
     priced: usize,
+    /// Where it is served over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 impl Ready<'_> {
@@ -194,6 +214,12 @@ impl Ready<'_> {
             .collect();
         output::line(&paint.bold(&format!("serving as {}", self.npub)));
         output::line(&format!("prices      {}", self.priced));
+        if let Some(url) = &self.url {
+            output::line(&format!("url         {url}"));
+        }
+        if self.relays.is_empty() {
+            return;
+        }
         output::line(&format!("relays      {}", self.relays.join(", ")));
         output::line(&format!(
             "look at it  tollkeeper inspect {}{relays}",

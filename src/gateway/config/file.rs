@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::entitlements::Entitlements;
 use super::goods::{Balance, LicenceSale};
+use super::listen::Listen;
 use super::lnbits::LightningLnbits;
 use super::mpp::MppSettings;
 use super::pricing::{Counted, Model, Pricing};
@@ -39,6 +40,8 @@ pub(super) struct File {
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,
     pub(super) picture: Option<String>,
+    pub(super) stdio: Option<bool>,
+    pub(super) listen: Listen,
     price: Vec<Price>,
     pricing: Pricing,
     pub(super) mpp: MppSettings,
