@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::ledger::Caller;
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
-use crate::wire::mpp::take_credential;
+use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
     SERVER_ERROR_CODE, method, take_tokens,
@@ -39,6 +39,12 @@ pub(super) struct Knock {
 }
 
 impl Knock {
+    /// The same, offered the call after a credential that nothing was paid for.
+    pub(super) fn after(mut self, problem: Problem) -> Self {
+        self.negotiated.failed = Some(problem);
+        self
+    }
+
     pub(super) fn caller(&self) -> Caller {
         Caller::new(
             self.origin.client,

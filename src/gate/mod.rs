@@ -29,6 +29,7 @@ mod cancel;
 mod claim;
 mod credential;
 mod expire;
+mod mandate;
 mod settle;
 mod watch;
 

@@ -29,6 +29,7 @@ mod settlement;
 mod check_call;
 mod entitlement;
 mod handler;
+mod mandate;
 mod price;
 mod processor;
 mod proof;
@@ -44,6 +45,7 @@ pub use entitlement::{
 pub use handler::{Examined, PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
 pub use invocation::{Invocation, InvocationIdentity};
+pub use mandate::{ChargeMandate, Charged};
 pub use metering::{MeterUnit, Metering, PriceModel, RESERVED_META, portion};
 pub use pattern::CapabilityPattern;
 pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};

@@ -13,6 +13,7 @@ mod explicit;
 mod failing_ledger;
 mod failures;
 mod fiat;
+mod mandates;
 mod metered;
 mod prices;
 mod time;
