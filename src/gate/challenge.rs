@@ -130,7 +130,18 @@ impl Gate {
             challenge.description = Some(entry.description.clone());
             challenge.bound_to(&binding).signed(&issuer.keys)
         };
-        self.terms_of(entry).into_iter().filter_map(made).collect()
+        let own = self.terms_of(entry).into_iter();
+        own.chain(self.mandates_for(entry))
+            .filter_map(made)
+            .collect()
+    }
+
+    /// How the price of `entry` is put to clients whose mandates can be charged.
+    fn mandates_for(&self, entry: &Entry) -> Vec<ProofTerms> {
+        let price = entry.price();
+        let able = self.processors.iter();
+        able.filter_map(|processor| processor.mandates()?.terms(&price))
+            .collect()
     }
 
     /// How the payment request of `entry` is put to clients that prove its payment.

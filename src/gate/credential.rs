@@ -22,13 +22,13 @@ use crate::wire::Message;
 use crate::wire::mpp::{Challenge, Credential, Problem, Receipt, with_receipt};
 
 /// A credential whose challenge is ours, bound to this call and this client.
-struct Presentation {
-    challenge: Challenge,
-    proof: PresentedProof,
+pub(super) struct Presentation {
+    pub(super) challenge: Challenge,
+    pub(super) proof: PresentedProof,
     /// The entry that it asks for the money of.
-    entry: Entry,
+    pub(super) entry: Entry,
     /// Whoever holds the proof may use it.
-    bearer: bool,
+    pub(super) bearer: bool,
 }
 
 impl Gate {
@@ -65,9 +65,14 @@ impl Gate {
                     .await
             }
             None => {
-                let challenge = Some(&presentation.challenge);
-                self.refuse_credential(&knock, Problem::UnknownMethod, challenge)
-                    .await
+                let challenge = &presentation.challenge;
+                match self.charger(&challenge.method, &challenge.intent).cloned() {
+                    Some(rail) => self.present_mandate(knock, presentation, rail).await,
+                    None => {
+                        self.refuse_credential(&knock, Problem::UnknownMethod, Some(challenge))
+                            .await
+                    }
+                }
             }
         }
     }
@@ -125,7 +130,7 @@ impl Gate {
     /// The proof is good: what it paid for is executed, is being executed, or was.
     ///
     /// It counts after the challenge has expired, too: the money is there.
-    async fn serve_proven(
+    pub(super) async fn serve_proven(
         self: &Arc<Self>,
         knock: Knock,
         presentation: Presentation,
@@ -151,15 +156,7 @@ impl Gate {
             match applied {
                 Applied::Moved(entry) => {
                     log_money(&entry, "proven to be paid, and claimed");
-                    let receipt = self.receipt(&challenge, &entry);
-                    self.forward(
-                        knock.request,
-                        knock.origin,
-                        knock.negotiated,
-                        Some(Paid::with_receipt(entry.id, receipt)),
-                    )
-                    .await;
-                    return Ok(None);
+                    return self.forward_proven(knock, &challenge, entry).await;
                 }
                 Applied::Already(entry) | Applied::Refused(entry) => entry,
             }
@@ -169,10 +166,24 @@ impl Gate {
         self.answer_used(&knock, &challenge, &entry).await
     }
 
+    /// Forwards the call whose entry has just been claimed for it; its result carries a receipt.
+    pub(super) async fn forward_proven(
+        self: &Arc<Self>,
+        knock: Knock,
+        challenge: &Challenge,
+        entry: Entry,
+    ) -> Result<Option<Knock>> {
+        let receipt = self.receipt(challenge, &entry);
+        let paid = Paid::with_receipt(entry.id, receipt);
+        self.forward(knock.request, knock.origin, knock.negotiated, Some(paid))
+            .await;
+        Ok(None)
+    }
+
     /// The proof proves nothing. The wallet may know better, and is asked: what is paid is served.
     async fn serve_unproven(
         self: &Arc<Self>,
-        mut knock: Knock,
+        knock: Knock,
         presentation: Presentation,
     ) -> Result<Option<Knock>> {
         let Presentation {
@@ -186,12 +197,12 @@ impl Gate {
         if !paid {
             // Nothing has been paid for this challenge, so an offer cannot make anybody pay twice.
             let expired = entry.state == EntryState::Expired;
-            knock.negotiated.failed = Some(if expired {
+            let problem = if expired {
                 Problem::Expired
             } else {
                 Problem::NotPaid
-            });
-            return Ok(Some(knock));
+            };
+            return Ok(Some(knock.after(problem)));
         }
         let settled = self.ledger.get(&entry.id).await?;
         let settled = settled.and_then(|entry| entry.settlement);
@@ -268,10 +279,14 @@ impl Gate {
             .iter()
             .find(|moment| moment.state == EntryState::Settled);
         let at = settled.map_or_else(|| self.clock.now(), |moment| moment.at);
-        let reference = entry
-            .payment_request
-            .as_ref()
-            .map(|request| request.reference.clone());
+        // A charge is known by what the rail calls it, a payment request by its own name.
+        let reference = match (&entry.settlement, self.is_charge(entry)) {
+            (Some(settlement), true) => Some(settlement.reference.clone()),
+            _ => entry
+                .payment_request
+                .as_ref()
+                .map(|made| made.reference.clone()),
+        };
         Receipt::new(
             &challenge.id,
             &challenge.method,
@@ -280,7 +295,7 @@ impl Gate {
         )
     }
 
-    async fn refuse_credential(
+    pub(super) async fn refuse_credential(
         &self,
         knock: &Knock,
         problem: Problem,

@@ -8,7 +8,7 @@ use super::negotiate::Negotiated;
 use crate::ledger::{Entry, EntryState};
 use crate::payment::Timestamp;
 use crate::transport::{Outbound, ReplyTo};
-use crate::wire::mpp::with_challenges;
+use crate::wire::mpp::{Problem, with_challenges};
 use crate::wire::{
     ENTITLEMENTS_KEY, ErrorObject, PaymentNotification, PaymentOption, PaymentPendingData,
     PaymentRequiredData, PaymentRequiredParams, RequestId, Response, Tag,
@@ -60,6 +60,12 @@ impl Gate {
         entry: &Entry,
         negotiated: Negotiated,
     ) {
+        if self.is_charge(entry) {
+            // There is nothing that anybody could pay.
+            return self
+                .answer_gated(id, reply_to, &Problem::Unsettled.to_error(None), negotiated)
+                .await;
+        }
         let offered = entry.state == EntryState::Issued;
         if offered && (negotiated.challenged == Challenged::Only || negotiated.failed.is_some()) {
             // Clients that pay by challenge do not wait: they are told the same offer again.

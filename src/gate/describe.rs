@@ -38,7 +38,10 @@ impl Gate {
     fn ways_to_prove(&self) -> impl Iterator<Item = (&str, &str)> {
         self.processors
             .iter()
-            .filter_map(|processor| Some(processor.proofs()?.method()))
+            .filter_map(|processor| match processor.proofs() {
+                Some(proofs) => Some(proofs.method()),
+                None => Some(processor.mandates()?.method()),
+            })
     }
 
     fn price_of(&self, tool: &str) -> Option<ToolPrice> {
@@ -55,6 +58,14 @@ impl Gate {
         }
         let amount = listed.price.min();
         let able = self.processors.iter().filter_map(|processor| {
+            if let Some(mandates) = processor.mandates() {
+                mandates.terms(&amount)?;
+                return Some(offer(
+                    mandates.method(),
+                    &amount,
+                    listed.description.as_deref(),
+                ));
+            }
             let method = processor.proofs()?.method();
             processor
                 .accepts(amount.unit())

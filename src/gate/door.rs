@@ -15,10 +15,10 @@ use crate::error::Result;
 use crate::ledger::Caller;
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
-use crate::wire::mpp::take_credential;
+use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
-    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
-    take_tokens,
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
+    SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// A priced request at the door, with everything that is known about it.
@@ -39,6 +39,12 @@ pub(super) struct Knock {
 }
 
 impl Knock {
+    /// The same, offered the call after a credential that nothing was paid for.
+    pub(super) fn after(mut self, problem: Problem) -> Self {
+        self.negotiated.failed = Some(problem);
+        self
+    }
+
     pub(super) fn caller(&self) -> Caller {
         Caller::new(
             self.origin.client,
@@ -202,6 +208,10 @@ impl Gate {
         }
         if let Some(refusal) = &knock.refusal {
             return self.refuse_call(&knock, refusal).await;
+        }
+        if !knock.listed.by_call {
+            let refusal = Refusal::new(SERVER_ERROR_CODE, "Not for sale by the call");
+            return self.refuse_call(&knock, &refusal).await;
         }
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => match self.draw(knock, quote).await? {

@@ -8,7 +8,8 @@ use super::challenge::Challenged;
 use super::door::Knock;
 use super::log::log_money;
 use super::negotiate::Negotiated;
-use super::open_calls::{OpenCall, Paid};
+use super::open_calls::{Covered, OpenCall, Paid};
+use super::write_later::Unwritten;
 use crate::error::Result;
 use crate::ledger::{Entry, Transition};
 use crate::payment::RequestEventId;
@@ -58,14 +59,38 @@ impl Gate {
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request,
-        mut origin: Origin,
+        origin: Origin,
         negotiated: Negotiated,
         paid: Option<Paid>,
+    ) {
+        self.forward_as((request, origin), negotiated, paid, None)
+            .await;
+    }
+
+    /// Forwards a request that need not be paid for; `covered` wants to hear if it succeeds.
+    pub(super) async fn forward_covered(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        negotiated: Negotiated,
+        covered: Option<Arc<Covered>>,
+    ) {
+        self.forward_as((request, origin), negotiated, None, covered)
+            .await;
+    }
+
+    async fn forward_as(
+        self: &Arc<Self>,
+        (request, mut origin): (Request, Origin),
+        negotiated: Negotiated,
+        paid: Option<Paid>,
+        covered: Option<Arc<Covered>>,
     ) {
         let paid_by = paid.as_ref().map(|paid| paid.entry);
         origin.paid_by = paid_by;
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
-        let call = OpenCall::new(&request, &origin, paid, negotiated.disclose);
+        let mut call = OpenCall::new(&request, &origin, paid, negotiated.disclose);
+        call.covered = covered;
         let taken = self.open_calls.insert(origin.event, call)
             && self
                 .hand_over(Inbound::new(self.injected(request, &origin).into(), origin))
@@ -109,7 +134,7 @@ impl Gate {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a payment could not be restored; it is tried again"
                 );
-                self.write_later(*entry, restore);
+                self.write_later(*entry, Unwritten::Move(restore));
             }
         }
     }

@@ -29,6 +29,7 @@ mod cancel;
 mod claim;
 mod credential;
 mod expire;
+mod mandate;
 mod settle;
 mod watch;
 
@@ -37,6 +38,7 @@ mod deliver;
 mod describe;
 mod forward;
 mod left;
+mod metered;
 mod open_calls;
 mod refuse;
 mod write_later;

@@ -1,9 +1,11 @@
 //! What the handler is working on, so that its answers find their entry, their tags and their client.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId};
+use serde_json::Value;
+
+use crate::payment::{ClientPubkey, Entitlement, PaymentInteraction, RequestEventId};
 use crate::transport::Origin;
 use crate::wire::mpp::Receipt;
 use crate::wire::{Request, RequestId};
@@ -38,6 +40,13 @@ impl From<RequestEventId> for Paid {
     }
 }
 
+/// What wants to hear when a call has succeeded that it covered.
+#[derive(Debug)]
+pub(super) struct Covered {
+    pub(super) by: Arc<dyn Entitlement>,
+    pub(super) memo: Value,
+}
+
 /// One forwarded request.
 #[derive(Debug, Clone)]
 pub(super) struct OpenCall {
@@ -50,6 +59,8 @@ pub(super) struct OpenCall {
     pub(super) receipt: Option<Box<Receipt>>,
     /// What its response must say about the payment interaction.
     pub(super) disclose: Option<PaymentInteraction>,
+    /// Who wants to hear that it has succeeded.
+    pub(super) covered: Option<Arc<Covered>>,
 }
 
 impl OpenCall {
@@ -66,6 +77,7 @@ impl OpenCall {
             paid_by: paid.as_ref().map(|paid| paid.entry),
             receipt: paid.and_then(|paid| paid.receipt),
             disclose,
+            covered: None,
         }
     }
 }

@@ -111,7 +111,10 @@ impl Gate {
                     "paid after its request stopped waiting; kept as an authorization",
                 );
                 self.detach(&entry).await?;
-                self.accepted(&entry).await;
+                // The name of a charge is no request that the client knows.
+                if !self.is_charge(&entry) {
+                    self.accepted(&entry).await;
+                }
             }
             (Applied::Already(_), _) => {}
             (Applied::Refused(entry), _) => {

@@ -154,6 +154,9 @@ pub struct PricedCapability {
     pub confidential: bool,
     /// What the price is counted by.
     pub model: PriceModel,
+    /// Whether single calls are sold. If not, the price is that of what an entitlement sells (a pass, a subscription), and
+    /// whoever no entitlement covers is not served.
+    pub by_call: bool,
 }
 
 impl PricedCapability {
@@ -168,6 +171,7 @@ impl PricedCapability {
             waivable: true,
             confidential: false,
             model: PriceModel::PerCall,
+            by_call: true,
         }
     }
 
@@ -189,6 +193,13 @@ impl PricedCapability {
     #[must_use]
     pub fn with_model(mut self, model: PriceModel) -> Self {
         self.model = model;
+        self
+    }
+
+    /// Is not sold by the call: the price is that of what entitles to it.
+    #[must_use]
+    pub fn not_by_call(mut self) -> Self {
+        self.by_call = false;
         self
     }
 

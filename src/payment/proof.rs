@@ -44,6 +44,12 @@ impl PresentedProof {
         Self(fields)
     }
 
+    /// Its fields, for a digest that tells one from another.
+    #[must_use]
+    pub const fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The text in the field `name`, for the rail that checks it.
     #[must_use]
     pub fn reveal(&self, name: &str) -> Option<&str> {

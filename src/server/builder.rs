@@ -238,19 +238,32 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
+        if prices.has_metered() && !self.settings.balances {
+            return Err(Error::config(
+                "a price by use gives back what was not used, but clients have no accounts here",
+            ));
+        }
         for (at, entitlement) in self.entitlements.iter().enumerate() {
             let name = entitlement.name();
             if self.entitlements[..at].iter().any(|e| e.name() == name) {
                 return Err(Error::config(format!("two entitlements are called {name}")));
             }
         }
-        for entry in prices.entries() {
+        for entry in prices.entries().iter().filter(|entry| entry.by_call) {
             let unit = entry.price.unit();
-            if !self
-                .processors
-                .iter()
-                .any(|processor| can_charge(&**processor, self.rates.as_deref(), unit))
-            {
+            let (least, rates) = (entry.price.min(), self.rates.as_deref());
+            let able =
+                |processor: &Arc<dyn PaymentProcessor>| can_charge(&**processor, rates, &least);
+            if !self.processors.iter().any(able) {
+                let small = self.processors.iter().find(|p| p.accepts(unit));
+                if let Some(processor) = small {
+                    return Err(Error::config(format!(
+                        "{} costs {least}, which is less than {} can charge: raise the price, add another way of being \
+                         paid, or sell it from money paid ahead",
+                        entry.capability,
+                        processor.pmi()
+                    )));
+                }
                 return Err(Error::config(format!(
                     "{} is priced in {unit}, which no configured way of being paid can charge, and for which there is no \
                      rate to sats",

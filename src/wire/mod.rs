@@ -37,7 +37,7 @@ pub use notification::{
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
 };
 pub use oversized::{FrameKind, OversizedFrame, oversized_digest};
-pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, take_tokens};
+pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, USAGE_KEY, take_tokens};
 pub use progress_token::ProgressToken;
 pub use request_id::RequestId;
 pub use strict::{StrictJson, parse_strict};

@@ -13,6 +13,8 @@ mod explicit;
 mod failing_ledger;
 mod failures;
 mod fiat;
+mod mandates;
+mod metered;
 mod prices;
 mod time;
 mod wire;

@@ -11,13 +11,27 @@ mod error;
 mod form;
 mod key;
 mod money;
+mod objects;
 
 // The ways of being paid.
+mod checkout;
 mod granted_token;
+mod plans;
+mod shared_token;
 
+// What it says unasked.
+mod webhook;
+
+pub use checkout::{CheckoutHints, StripeCheckout};
 pub use client::StripeClient;
 pub use config::{API_VERSION, StripeConfig};
 pub use error::StripeError;
 pub use granted_token::{GrantedToken, TokenCharge, TokenCharger, TokenParam};
 pub use key::StripeKey;
 pub use money::{Currency, currency_of, minimum_of};
+pub use plans::{
+    Expected, MeterReport, PlanMode, PlanOrder, PlanPage, PurchaseReport, Standing, StripePrice,
+    check_return_url,
+};
+pub use shared_token::SharedTokenProcessor;
+pub use webhook::{About, WebhookEvent, WebhookSecrets};

@@ -46,6 +46,16 @@ pub fn currency_of(unit: &Unit) -> Option<Currency> {
     (minor != WHOLE.contains(currency)).then_some(*currency)
 }
 
+/// The unit of ours that counts the minor unit of `currency`: that of [`Unit::from_word`], else `<currency>-minor`.
+pub(super) fn unit_of(currency: &str) -> Option<Unit> {
+    let (known, _) = MINIMUMS.iter().find(|(known, _)| *known == currency)?;
+    let (unit, decimals) = Unit::from_word(known).ok()?;
+    if decimals > 0 || WHOLE.contains(known) {
+        return Some(unit);
+    }
+    format!("{known}-minor").parse().ok()
+}
+
 /// The least that can be charged in `unit`; `None` if nothing can.
 #[must_use]
 pub fn minimum_of(unit: &Unit) -> Option<Amount> {
@@ -75,5 +85,11 @@ mod tests {
             let minimum = minimum_of(&unit).map_or(0, |amount| amount.value());
             assert_eq!(minimum, least, "{unit}");
         }
+        for (currency, _) in MINIMUMS {
+            let unit = unit_of(currency).unwrap();
+            assert_eq!(currency_of(&unit), Some(currency), "{unit}");
+        }
+        assert_eq!(unit_of("usd").unwrap().as_str(), "usd-cents");
+        assert_eq!(unit_of("xxx"), None);
     }
 }

@@ -98,6 +98,12 @@ impl Challenge {
         (size < CHALLENGE_ROOM).then_some(self)
     }
 
+    /// The bytes of its id, by which it is known for ever.
+    #[must_use]
+    pub fn name(&self) -> Option<[u8; 32]> {
+        from_base64(&self.id)?.try_into().ok()
+    }
+
     /// What it is bound to, if it is one of ours. Believe it only if [`ChallengeKeys::signed`] says so.
     #[must_use]
     pub fn binding(&self) -> Option<ChallengeBinding> {

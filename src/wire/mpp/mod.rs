@@ -25,11 +25,23 @@ pub use receipt::{RECEIPT_KEY, Receipt, with_receipt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 /// `value` as canonical JSON (RFC 8785) in base64url; `None` if it has no canonical form.
 fn canonical_base64(value: &impl Serialize) -> Option<String> {
     let canonical = serde_json_canonicalizer::to_vec(value).ok()?;
     Some(URL_SAFE_NO_PAD.encode(canonical))
+}
+
+/// What tells one proof from another, and gives nothing of it away: a digest of its canonical JSON.
+#[must_use]
+pub fn proof_digest(fields: &Map<String, Value>) -> String {
+    let canonical = serde_json_canonicalizer::to_vec(fields).unwrap_or_default();
+    format!(
+        "sha-256={}",
+        URL_SAFE_NO_PAD.encode(Sha256::digest(canonical))
+    )
 }
 
 fn from_base64(text: &str) -> Option<Vec<u8>> {

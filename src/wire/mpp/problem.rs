@@ -32,6 +32,8 @@ pub enum Problem {
     Expired,
     /// Its proof does not prove the payment.
     NotPaid,
+    /// What it lets be charged was refused; nothing was taken.
+    Declined,
     /// Its method is not on offer.
     UnknownMethod,
     /// It was used, and what it bought is no longer kept.
@@ -54,6 +56,7 @@ impl Problem {
             Self::OtherClient => "challenge-for-another-client",
             Self::Expired => "payment-expired",
             Self::NotPaid => "verification-failed",
+            Self::Declined => "payment-declined",
             Self::UnknownMethod => "method-unsupported",
             Self::Used => "credential-replayed",
             Self::InUse => "credential-in-use",
@@ -69,7 +72,7 @@ impl Problem {
                 "invalid-challenge"
             }
             Self::Expired => "payment-expired",
-            Self::NotPaid | Self::Unsettled => "verification-failed",
+            Self::NotPaid | Self::Declined | Self::Unsettled => "verification-failed",
             Self::UnknownMethod => "method-unsupported",
         }
     }
@@ -85,6 +88,7 @@ impl Problem {
             Self::OtherClient => "The challenge was given to another client",
             Self::Expired => "The challenge has expired and was not paid",
             Self::NotPaid => "The proof does not prove the payment",
+            Self::Declined => "The payment was declined; nothing was taken",
             Self::UnknownMethod => "This way of paying is not on offer",
             Self::Used => "The credential was used, and its result is no longer kept",
             Self::InUse => {
@@ -103,7 +107,7 @@ impl Problem {
                 "Invalid Challenge"
             }
             Self::Expired => "Payment Expired",
-            Self::NotPaid | Self::Unsettled => "Verification Failed",
+            Self::NotPaid | Self::Declined | Self::Unsettled => "Verification Failed",
             Self::UnknownMethod => "Method Unsupported",
         }
     }
@@ -206,7 +210,8 @@ mod tests {
     use super::super::super::PaymentPendingData;
     use super::*;
 
-    const ALL: [Problem; 11] = [
+    const ALL: [Problem; 12] = [
+        Problem::Declined,
         Problem::Malformed,
         Problem::Exposed,
         Problem::Unknown,
