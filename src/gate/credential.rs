@@ -59,6 +59,10 @@ impl Gate {
                 self.serve_proven(knock, presentation, settlement).await
             }
             Some(Proven::NotPaid) => self.serve_unproven(knock, presentation).await,
+            // Whose money it is does not hang on the form of a proof.
+            Some(Proven::Malformed) if !presentation.bearer => {
+                self.serve_unproven(knock, presentation).await
+            }
             Some(Proven::Malformed) => {
                 let challenge = Some(&presentation.challenge);
                 self.refuse_credential(&knock, Problem::Malformed, challenge)
@@ -193,7 +197,16 @@ impl Gate {
             ..
         } = presentation;
         let unpaid = matches!(entry.state, EntryState::Issued | EntryState::Expired);
-        let paid = !unpaid || self.ask_again(&entry).await?;
+        let paid = match unpaid {
+            true => self.whether_paid(&entry).await?,
+            false => Some(true),
+        };
+        let Some(paid) = paid else {
+            // Perhaps it was: an offer might make somebody pay twice.
+            return self
+                .refuse_credential(&knock, Problem::Unsettled, Some(&challenge))
+                .await;
+        };
         if !paid {
             // Nothing has been paid for this challenge, so an offer cannot make anybody pay twice.
             let expired = entry.state == EntryState::Expired;
@@ -208,7 +221,7 @@ impl Gate {
         let settled = settled.and_then(|entry| entry.settlement);
         match settled {
             // It is this client's money, proven or not. A bearer has nothing but the proof.
-            Some(settlement) if !bearer && unpaid => {
+            Some(settlement) if !bearer => {
                 let entry = self.ledger.get(&entry.id).await?.unwrap_or(entry);
                 let presentation = Presentation {
                     challenge,
@@ -305,10 +318,13 @@ impl Gate {
             request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
             capability = %knock.listed.capability, reason = problem.reason(), "a credential was not taken"
         );
-        // Nobody who sends this again later shall get what its author pays for meanwhile (D-12).
-        self.ledger
-            .note_answered(&knock.origin.event, self.clock.now())
-            .await?;
+        // Nobody who sends this again later shall get what its author pays for meanwhile (D-12). What stands for no entry of ours never
+        // will, and costs no write.
+        if challenge.is_some() {
+            self.ledger
+                .note_answered(&knock.origin.event, self.clock.now())
+                .await?;
+        }
         let error = problem.to_error(challenge.map(|challenge| challenge.id.as_str()));
         self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
             .await;

@@ -55,7 +55,10 @@ impl Gate {
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => self.finish(&entry, &outbound.message).await,
-                OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
+                // An account of nobody in particular would be nobody's.
+                OnFailure::Credit if !call.bearer => {
+                    self.give_back(&entry, &outbound.message).await
+                }
                 _ => self.restore(&entry, "the handler was lost").await,
             }
             self.open_calls.remove(&to.event);
