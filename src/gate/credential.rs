@@ -58,10 +58,14 @@ impl Gate {
             Some(Proven::Paid(settlement)) => {
                 self.serve_proven(knock, presentation, settlement).await
             }
-            Some(Proven::NotPaid) => self.serve_unproven(knock, presentation).await,
+            Some(Proven::NotPaid) => {
+                self.serve_unproven(knock, presentation, Problem::NotPaid)
+                    .await
+            }
             // Whose money it is does not hang on the form of a proof.
             Some(Proven::Malformed) if !presentation.bearer => {
-                self.serve_unproven(knock, presentation).await
+                self.serve_unproven(knock, presentation, Problem::Malformed)
+                    .await
             }
             Some(Proven::Malformed) => {
                 let challenge = Some(&presentation.challenge);
@@ -184,11 +188,12 @@ impl Gate {
         Ok(None)
     }
 
-    /// The proof proves nothing. The wallet may know better, and is asked: what is paid is served.
+    /// The proof proves nothing, which is its `problem`. The wallet may know better, and is asked: what is paid is served.
     async fn serve_unproven(
         self: &Arc<Self>,
         knock: Knock,
         presentation: Presentation,
+        problem: Problem,
     ) -> Result<Option<Knock>> {
         let Presentation {
             challenge,
@@ -207,6 +212,11 @@ impl Gate {
                 .refuse_credential(&knock, Problem::Unsettled, Some(&challenge))
                 .await;
         };
+        if !paid && matches!(problem, Problem::Malformed) {
+            return self
+                .refuse_credential(&knock, problem, Some(&challenge))
+                .await;
+        }
         if !paid {
             // Nothing has been paid for this challenge, so an offer cannot make anybody pay twice.
             let expired = entry.state == EntryState::Expired;

@@ -24,6 +24,7 @@ where
     a_draw_pays_and_claims_at_once(make().await).await;
     a_draw_beyond_the_account_writes_nothing(make().await).await;
     a_credit_counts_once_for_each_name(make().await).await;
+    the_same_event_again_is_not_short(make().await).await;
     side_by_side_nothing_is_overdrawn(make().await).await;
     what_was_paid_comes_back_once(make().await).await;
     what_was_not_used_comes_back_once(make().await).await;
@@ -355,6 +356,22 @@ fn numbered(n: u64) -> RequestEventId {
     let mut bytes = [0xEE; 32];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
     RequestEventId::from_bytes(bytes)
+}
+
+/// What an event has drawn is not missing, even if it was the last: it is there.
+async fn the_same_event_again_is_not_short<L: Ledger>(ledger: Arc<L>) {
+    ledger.credit(top_up(1, 7)).await.unwrap();
+    let mut new = call(1);
+    new.amount = sats(7);
+    assert!(matches!(
+        ledger.draw(new.clone(), AT).await.unwrap(),
+        Drawn::Paid { .. }
+    ));
+    let again = ledger.draw(new, AT).await.unwrap();
+    assert!(
+        matches!(again, Drawn::Refused(Opened::Exists(_))),
+        "{again:?}"
+    );
 }
 
 /// The whole price, because the call failed.

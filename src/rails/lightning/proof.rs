@@ -106,13 +106,7 @@ mod tests {
             let proven = PreimageProofs.check(&request, &proof(&wrong.into()));
             assert_eq!(proven, Proven::NotPaid);
         }
-        for malformed in [
-            json!("01"),
-            json!("FF".repeat(32)),
-            json!("é".repeat(32)),
-            json!(1),
-            json!(null),
-        ] {
+        for malformed in [json!("01"), json!("é".repeat(32)), json!(1), json!(null)] {
             let proven = PreimageProofs.check(&request, &proof(&malformed));
             assert_eq!(proven, Proven::Malformed, "{malformed}");
         }
