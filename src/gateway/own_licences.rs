@@ -93,7 +93,8 @@ impl OwnLicences {
                 id,
                 holder,
                 purchase,
-                capabilities: words.join(" "),
+                // Names may hold spaces.
+                capabilities: words.join("\n"),
                 issued_at: now,
                 expires_at: now.plus(lives),
                 revoked: None,
@@ -105,7 +106,7 @@ impl OwnLicences {
         // As it is on the books: issued again, it is good for what it was good for.
         let covers: Result<Vec<Capability>> = issued
             .capabilities
-            .split_ascii_whitespace()
+            .lines()
             .map(str::parse)
             .collect();
         let terms = LicenceTerms::new(&issued.id, &issued.purchase, issued.issued_at)
