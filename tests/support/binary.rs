@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,15 @@ impl Scratch {
 pub(crate) fn mini_mcp() -> [String; 2] {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/mini_mcp.py");
     ["python3".to_owned(), script.display().to_string()]
+}
+
+/// Arguments of `add` that make 3, and another call each time: an offer that the fake rail has settled by itself, although the buyer
+/// declined it, buys the same call again and no other.
+#[allow(dead_code, reason = "not every test adds")]
+pub(crate) fn three() -> [String; 2] {
+    static NEXT: AtomicI64 = AtomicI64::new(1);
+    let a = NEXT.fetch_add(1, Ordering::Relaxed);
+    [format!("a={a}"), format!("b={}", 3 - a)]
 }
 
 /// A process that writes JSON lines on stdout.
