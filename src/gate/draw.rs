@@ -7,7 +7,7 @@ use super::door::Knock;
 use super::log::log_money;
 use crate::error::Result;
 use crate::ledger::{BALANCE, Drawn};
-use crate::payment::{Pmi, Quote};
+use crate::payment::{PaymentHappening, Pmi, Quote};
 
 impl Gate {
     /// Pays `quote` from the client's account and forwards the call. Gives both back if there is not enough on it.
@@ -30,6 +30,7 @@ impl Gate {
         match self.ledger.draw(new, self.clock.now()).await? {
             Drawn::Paid { entry, left } => {
                 log_money(&entry, "paid from the client's account");
+                self.observe(PaymentHappening::Succeeded, &entry, "");
                 self.tell_what_is_left(&entry, &left).await;
                 self.forward_claimed(knock, entry).await?;
                 Ok(None)
