@@ -190,6 +190,8 @@ impl Gate {
                         .apply(&charge.id, expire, self.clock.now())
                         .await?;
                     log_money(&charge, "the charge was refused; nothing was taken");
+                    // Should the rail err, the money is found.
+                    self.watcher.watch(&charge).await;
                     let reason = Problem::Declined.reason();
                     self.observe(PaymentHappening::Failed, &charge, reason);
                     return Ok(Some(knock.after(Problem::Declined)));

@@ -173,9 +173,22 @@ pub(super) struct SellingArgs {
     /// In whose name challenges are made [default: nostr: and the server's key]
     #[arg(long, value_name = "REALM")]
     pub(super) mpp_realm: Option<String>,
+    #[command(flatten)]
+    pub(super) stripe: StripeArgs,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
+}
+
+/// How Stripe is used, beside the section rails.stripe of the config file.
+#[derive(Debug, Args)]
+pub(super) struct StripeArgs {
+    /// Listen here for the webhooks of Stripe, under /stripe/webhooks [env: STRIPE_WEBHOOK_SECRET, what they are signed with]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) stripe_webhook: Option<SocketAddr>,
+    /// Take a live key in STRIPE_SECRET_KEY, which moves money
+    #[arg(long)]
+    pub(super) stripe_live: bool,
 }
 
 /// Which Lightning wallet is paid, or pays.

@@ -167,7 +167,9 @@ mod tests {
 
     fn read(text: &str) -> Result<PricedCapability, String> {
         let pricing: Pricing = toml::from_str(text).map_err(|error| error.to_string())?;
-        let prices = pricing.prices().map_err(|failure| failure.to_string())?;
+        let prices = pricing
+            .prices()
+            .map_err(|failure| failure.message().to_owned())?;
         Ok(prices.into_iter().next().unwrap())
     }
 
