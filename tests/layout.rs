@@ -22,7 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("relays", &["error"]),
     ("transport", &["relays", "wire", "payment", "error"]),
     ("rails", &["relays", "payment", "error"]),
-    ("entitlement", &["payment", "ledger", "error"]),
+    // What is bought from a rail entitles: `entitlement/stripe/` asks it who has paid.
+    ("entitlement", &["rails", "payment", "ledger", "error"]),
     ("gate", &["payment", "wire", "ledger", "transport", "error"]),
     (
         "server",
@@ -138,7 +139,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["rails/", "entitlement/licence/"]),
     (
         "hmac",
-        &["entitlement/licence/", "transport/plain/", "wire/mpp/"],
+        &[
+            "entitlement/licence/",
+            "rails/stripe/",
+            "transport/plain/",
+            "wire/mpp/",
+        ],
     ),
     ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
@@ -151,6 +157,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "transport/memory.rs",
             "transport/plain/",
             "entitlement/licence/",
+            "rails/stripe/",
         ],
     ),
     ("glob", &["payment/"]),

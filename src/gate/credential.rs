@@ -16,7 +16,7 @@ use super::log::log_money;
 use super::open_calls::Paid;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{PresentedProof, Proven, Settlement};
+use crate::payment::{PaymentHappening, PresentedProof, Proven, Settlement};
 use crate::transport::Outbound;
 use crate::wire::Message;
 use crate::wire::mpp::{Challenge, Credential, Problem, Receipt, with_receipt};
@@ -157,6 +157,7 @@ impl Gate {
             EntryState::Settled => !entry.waiting,
             _ => false,
         };
+        let unsettled = entry.settlement.is_none();
         let entry = if may_claim {
             let moves = vec![Transition::Settle(settlement), Transition::Claim { by }];
             let applied = self.apply_claim(&entry.id, moves, by).await?;
@@ -164,6 +165,9 @@ impl Gate {
             match applied {
                 Applied::Moved(entry) => {
                     log_money(&entry, "proven to be paid, and claimed");
+                    if unsettled {
+                        self.observe(PaymentHappening::Succeeded, &entry, "");
+                    }
                     return self.forward_proven(knock, &challenge, entry).await;
                 }
                 Applied::Already(entry) | Applied::Refused(entry) => entry,
@@ -330,7 +334,8 @@ impl Gate {
         );
         // Nobody who sends this again later shall get what its author pays for meanwhile (D-12). What stands for no entry of ours never
         // will, and costs no write.
-        if challenge.is_some() {
+        if let Some(challenge) = challenge {
+            self.observe_refusal(challenge, problem.reason()).await;
             self.ledger
                 .note_answered(&knock.origin.event, self.clock.now())
                 .await?;

@@ -8,7 +8,7 @@ use super::door::Knock;
 use super::log::log_money;
 use crate::error::Result;
 use crate::ledger::{BALANCE, Drawn, NewEntry, Opened};
-use crate::payment::{Amount, Pmi, Quote};
+use crate::payment::{Amount, PaymentHappening, Pmi, Quote};
 
 impl Gate {
     /// Pays `quote` from the client's account and forwards the call. Gives both back if there is not enough on it.
@@ -33,6 +33,7 @@ impl Gate {
         match self.try_draw(new).await? {
             Drawn::Paid { entry, left } => {
                 log_money(&entry, "paid from the client's account");
+                self.observe(PaymentHappening::Succeeded, &entry, "");
                 let said = &knock.invocation.entitlements;
                 self.tell_what_is_left(&entry, &left, said).await;
                 self.forward_claimed(knock, entry).await?;

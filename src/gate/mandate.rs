@@ -20,8 +20,8 @@ use super::watch::look_up;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, NewEntry, Opened, Transition};
 use crate::payment::{
-    Charged, PayReq, PaymentInteraction, PaymentOrder, PaymentProcessor, PaymentRequest, RailError,
-    RequestEventId, Settlement, SettlementStatus,
+    Charged, PayReq, PaymentHappening, PaymentInteraction, PaymentOrder, PaymentProcessor,
+    PaymentRequest, RailError, RequestEventId, Settlement, SettlementStatus,
 };
 use crate::wire::mpp::{Problem, proof_digest};
 
@@ -190,6 +190,10 @@ impl Gate {
                         .apply(&charge.id, expire, self.clock.now())
                         .await?;
                     log_money(&charge, "the charge was refused; nothing was taken");
+                    // Should the rail err, the money is found.
+                    self.watcher.watch(&charge).await;
+                    let reason = Problem::Declined.reason();
+                    self.observe(PaymentHappening::Failed, &charge, reason);
                     return Ok(Some(knock.after(Problem::Declined)));
                 }
                 Charged::Pending | Charged::Unknown(_) => {

@@ -48,6 +48,7 @@ mod free_calls;
 mod housekeep;
 
 mod log;
+mod observe;
 mod recover;
 
 /// The locks of what is shared; [`interleavings`] puts others in their place.
@@ -72,6 +73,7 @@ pub(crate) use self::convert::can_charge;
 use self::free_calls::FreeCallLog;
 use self::journal::{Journal, Scribe};
 use self::negotiate::Modes;
+use self::observe::Observers;
 use self::open_calls::OpenCalls;
 use self::presented::Presented;
 pub use self::price_list::{Listed, PriceList};
@@ -80,8 +82,8 @@ use self::waiting::Waiting;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
-    RequestEventId, ResolvePrice, Timestamp,
+    CheckCall, Clock, Entitlement, Margin, PaymentInteractionPolicy, PaymentObserver,
+    PaymentProcessor, RateSource, RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -190,6 +192,8 @@ pub struct GateParts {
     pub rates: Option<Arc<dyn RateSource>>,
     /// How offers are put as challenges, if they are.
     pub challenges: Option<ChallengeIssuer>,
+    /// Who hears of payments.
+    pub observers: Vec<Arc<dyn PaymentObserver>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -225,6 +229,8 @@ pub struct Gate {
     presented: Presented,
     /// Why calls were free, on its way to the ledger.
     free_calls: FreeCallLog,
+    /// Who hears of payments.
+    observers: Observers,
     /// Has them written down.
     scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
@@ -256,6 +262,7 @@ impl Gate {
         let (scribe, let_in) = Scribe::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
         let free_calls = free_calls::start(Arc::clone(&parts.ledger), &tasks, &closing);
+        let observers = observe::start(parts.observers, &tasks, &closing);
         let gate = Arc::new(Self {
             prices: parts.prices,
             resolver: parts.resolver,
@@ -274,6 +281,7 @@ impl Gate {
             journal: Journal::default(),
             presented: Presented::default(),
             free_calls,
+            observers,
             scribe,
             knocked: Journal::default(),
             modes: Modes::default(),

@@ -10,7 +10,7 @@ use super::log::log_money;
 use super::watch::Watched;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{Amount, RequestEventId, Settlement};
+use crate::payment::{Amount, PaymentHappening, RequestEventId, Settlement};
 use crate::transport::{Inbound, ReplyTo};
 use crate::wire::{PaymentAcceptedParams, PaymentNotification};
 
@@ -103,6 +103,9 @@ impl Gate {
             }
         };
         self.watcher.forget(applied.entry()).await;
+        if let Applied::Moved(entry) = &applied {
+            self.observe(PaymentHappening::Succeeded, entry, "");
+        }
         match (applied, waiting) {
             (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
             (Applied::Moved(entry), None) => {

@@ -19,7 +19,7 @@ use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
 use crate::gate::{ChallengeIssuer, PriceList};
-use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
+use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, PurchaseBooks, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
     ServerPubkey, StaticPrice, Unit,
@@ -55,13 +55,15 @@ const SETTLING: Duration = Duration::from_millis(250);
 pub(super) struct Books {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) licences: Arc<dyn LicenceBooks>,
+    pub(super) purchases: Arc<dyn PurchaseBooks>,
 }
 
 impl Books {
-    fn kept_in<L: Ledger + LicenceBooks + 'static>(ledger: L) -> Self {
+    fn kept_in<L: Ledger + LicenceBooks + PurchaseBooks + 'static>(ledger: L) -> Self {
         let ledger = Arc::new(ledger);
         Self {
             ledger: Arc::clone(&ledger) as _,
+            purchases: Arc::clone(&ledger) as _,
             licences: ledger,
         }
     }
@@ -146,6 +148,10 @@ pub(super) fn behind_the_gate(
 /// What a server is paid by, beside play money.
 pub(super) struct ServerRails {
     pub(super) lightning: Option<Arc<dyn PaymentProcessor>>,
+    /// Pages of Stripe Checkout for single calls.
+    pub(super) checkout: Option<Arc<dyn PaymentProcessor>>,
+    /// Shared payment tokens of Stripe, for clients that pay by challenge.
+    pub(super) tokens: Option<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
     pub(super) challenges: Option<ChallengeIssuer>,
 }
@@ -190,6 +196,8 @@ pub(super) fn server_payments(
         .rate_margin(selling.rates.margin);
     let ServerRails {
         lightning,
+        checkout,
+        tokens,
         rates,
         challenges,
     } = rails;
@@ -212,8 +220,9 @@ pub(super) fn server_payments(
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
     }
-    if let Some(lightning) = lightning {
-        builder = builder.shared_processor(lightning);
+    // In this order: what is paid in a moment before what takes a person.
+    for processor in [lightning, checkout, tokens].into_iter().flatten() {
+        builder = builder.shared_processor(processor);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -293,6 +302,9 @@ fn all_prices(selling: &Selling) -> Outcome<Vec<PricedCapability>> {
     }
     if let Some(settings) = &selling.licence_sale {
         prices.push(settings.priced()?);
+    }
+    for plan in &selling.plans {
+        prices.extend(plan.priced()?);
     }
     Ok(prices)
 }

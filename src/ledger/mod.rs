@@ -9,6 +9,7 @@ mod entry;
 mod free_calls;
 mod licence_books;
 mod purchases;
+mod revenue;
 mod transition;
 
 mod memory;
@@ -38,6 +39,7 @@ pub use purchases::{
     Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
     RailNotice, Reported, Usage,
 };
+pub use revenue::{MOST_GROUPS, Revenue, RevenueBy, RevenueLine, Takings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
 #[cfg(feature = "sqlite")]

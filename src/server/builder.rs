@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
-    PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentObserver,
+    PaymentProcessor, PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -21,6 +21,7 @@ pub struct ServerPayments {
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
     pub(super) challenges: Option<ChallengeIssuer>,
+    pub(super) observers: Vec<Arc<dyn PaymentObserver>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: GateSettings,
@@ -48,6 +49,7 @@ impl ServerPayments {
             processors: Vec::new(),
             rates: None,
             challenges: None,
+            observers: Vec::new(),
             ledger: None,
             clock: Arc::new(SystemClock),
             settings: GateSettings::default(),
@@ -75,6 +77,7 @@ pub struct ServerPaymentsBuilder {
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
     challenges: Option<ChallengeIssuer>,
+    observers: Vec<Arc<dyn PaymentObserver>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -122,6 +125,12 @@ impl ServerPaymentsBuilder {
     /// What is added to a converted price, for the time between the quote and the exchange.
     pub fn rate_margin(mut self, margin: Margin) -> Self {
         self.settings.rate_margin = margin;
+        self
+    }
+
+    /// Tells `observer` of payments, beside the calls.
+    pub fn observer(mut self, observer: impl PaymentObserver + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
         self
     }
 
@@ -286,6 +295,7 @@ impl ServerPaymentsBuilder {
             processors: self.processors,
             rates: self.rates,
             challenges: self.challenges,
+            observers: self.observers,
             ledger,
             clock: self.clock,
             settings: self.settings,

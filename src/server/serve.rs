@@ -62,6 +62,7 @@ pub async fn with_server_payments(
         processors: payments.processors,
         rates: payments.rates,
         challenges: payments.challenges,
+        observers: payments.observers,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),
         clock: payments.clock,

@@ -15,6 +15,7 @@ mod failures;
 mod fiat;
 mod mandates;
 mod metered;
+mod observers;
 mod prices;
 mod time;
 mod wire;

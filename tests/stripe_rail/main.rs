@@ -7,7 +7,12 @@ mod fake_stripe;
 #[path = "../support/http_service.rs"]
 mod http_service;
 
+mod checkout;
+mod mandates;
+mod paid_tool;
+mod shop;
 mod tokens;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -817,15 +817,27 @@ impl Books {
             _ => Vec::new(),
         };
         for path in paths {
-            let mut at = &mut object;
-            for part in path.split('.') {
-                at = &mut at[part];
-                if let Some(full) = at.as_str().and_then(|id| self.objects.get(id)) {
-                    *at = full.clone();
-                }
-            }
+            let parts: Vec<&str> = path.split('.').collect();
+            self.expand(&mut object, &parts);
         }
         object
+    }
+
+    fn expand(&self, at: &mut Value, path: &[&str]) {
+        let Some((part, rest)) = path.split_first() else {
+            return;
+        };
+        if let Some(all) = at.as_array_mut() {
+            all.iter_mut().for_each(|one| self.expand(one, path));
+            return;
+        }
+        let Some(next) = at.as_object_mut().and_then(|object| object.get_mut(*part)) else {
+            return;
+        };
+        if let Some(full) = next.as_str().and_then(|id| self.objects.get(id)) {
+            *next = full.clone();
+        }
+        self.expand(next, rest);
     }
 }
 

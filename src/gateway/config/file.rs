@@ -12,6 +12,7 @@ use super::lnbits::LightningLnbits;
 use super::mpp::MppSettings;
 use super::pricing::{Counted, Model, Pricing};
 use super::rates::RatesSection;
+use super::stripe::StripeSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
@@ -90,6 +91,7 @@ pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
     pub(super) lightning_nwc: Option<LightningNwc>,
     pub(super) lightning_lnbits: Option<LightningLnbits>,
+    pub(super) stripe: Option<StripeSection>,
 }
 
 /// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.

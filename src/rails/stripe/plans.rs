@@ -102,6 +102,8 @@ pub struct Expected<'a> {
     pub client: &'a str,
     /// The price.
     pub price: &'a str,
+    /// Prices that count as well.
+    pub former_prices: &'a [String],
     /// How it charges.
     pub mode: PlanMode,
     /// What must be paid, for what is paid once.
@@ -257,6 +259,7 @@ impl StripeClient {
             purchase: order.purchase,
             client: order.client,
             price: order.price,
+            former_prices: &[],
             mode: order.mode,
             amount: order.amount,
         };
@@ -486,7 +489,8 @@ fn each_period(
     let subscription = session.subscription.as_ref().and_then(Ref::full);
     let subscription =
         subscription.ok_or(StripeError::invalid("it does not show the subscription"))?;
-    if !subscription.is_for(expected.price) {
+    let former = &mut expected.former_prices.iter();
+    if !subscription.is_for(expected.price) && !former.any(|price| subscription.is_for(price)) {
         return Err(StripeError::invalid(
             "the subscription is one for another price",
         ));
