@@ -297,4 +297,28 @@ fn one_server_is_paid_by_a_client_of_mpp_and_by_one_of_cep_8() {
     let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "result", "{said}");
     assert_eq!(world.scratch.executions(), 2);
+
+    // The books know both, and tell them apart by who paid.
+    let books = world.scratch.path("books.db").display().to_string();
+    let output = world
+        .scratch
+        .tollkeeper("shop")
+        .args(["ledger", "report", "--json", "--by", "client,rail"])
+        .args(["--ledger", &books])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let groups = lines.iter().filter(|line| line["event"] == "revenue");
+    let clients: Vec<&Value> = groups.map(|line| &line["client"]).collect();
+    assert!(clients.len() == 2 && clients[0] != clients[1], "{said}");
+    let total = lines.iter().find(|line| line["event"] == "total").unwrap();
+    assert_eq!(
+        (&total["payments"], &total["amount"], &total["delivered"]),
+        (&json!(2), &json!(2 * PRICE), &json!(2)),
+        "{said}"
+    );
 }

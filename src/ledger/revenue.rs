@@ -196,7 +196,7 @@ mod tests {
             Transition::Settle(Settlement::new(amount, "r")),
         ];
         for transition in moves {
-            entry.make(transition, Timestamp::from_secs(at));
+            let _ = entry.make(transition, Timestamp::from_secs(at));
         }
         entry
     }

@@ -159,6 +159,31 @@ async fn a_session_of_the_other_protocol_is_not_told_to_wait() {
     assert!(challenges(&pending).is_empty());
 }
 
+/// Calls side by side get one offer, also those that come while it is made.
+#[tokio::test(start_paused = true)]
+async fn calls_side_by_side_are_offered_one_payment() {
+    use tollkeeper::testing::MintScript;
+
+    let harness = harness().await;
+    harness
+        .rail
+        .on_mint(MintScript::Slow(Duration::from_secs(2)));
+    let client = mpp(&harness, 1);
+    for id in 0..5 {
+        let params = json!({"name": "add", "arguments": {}});
+        let request = Request::new(id, "tools/call", &params).unwrap();
+        client.send(request.into()).await.unwrap();
+    }
+    let answers = client.collect(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(answers.len(), 5);
+    let first = challenges(&answers[0].1);
+    for (_, answer) in &answers {
+        assert_eq!(kind(answer), "-32042");
+        assert_eq!(challenges(answer), first);
+    }
+    assert_eq!(harness.rail.minted(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_declares_it_pays_by_challenge_over_any_transport() {
     let harness = harness().await;
