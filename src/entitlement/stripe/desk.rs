@@ -141,7 +141,10 @@ impl Desk {
     pub(super) async fn see(&self, plan: &Plan, claim: &EntitlementClaim) -> Result<Seen> {
         let client = claim.invocation.client;
         let now = self.clock.now();
-        let standing = self.books.standing_purchase(&client, plan.name()).await?;
+        let standing = self
+            .books
+            .standing_purchase(&client, &self.in_books(plan))
+            .await?;
         let Some(purchase) = standing else {
             return self.begin(plan, claim).await;
         };
@@ -185,7 +188,7 @@ impl Desk {
         let new = Purchase {
             id: claim.invocation.event,
             client: claim.invocation.client,
-            plan: plan.name().to_owned(),
+            plan: self.in_books(plan),
             amount: plan.due()?,
             state: PurchaseState::Open,
             status: "open".to_owned(),
@@ -196,6 +199,7 @@ impl Desk {
             customer: None,
             open_until: now.plus(ttl),
             held_until: None,
+            withdrawn_until: None,
             made_at: now,
             seen_at: now,
         };
@@ -274,11 +278,12 @@ impl Desk {
 
     /// Who `client` is to Stripe. Never looked for by an address of mail, which anybody can type.
     async fn customer(&self, client: &ClientPubkey) -> Result<String, Trouble> {
-        if let Some(customer) = self.books.customer_of(client).await? {
+        if let Some(customer) = self.books.customer_of(self.account(), client).await? {
             return Ok(customer);
         }
         let made = self.client.make_customer(&client.to_string()).await?;
-        Ok(self.books.keep_customer(client, &made).await?)
+        let kept = self.books.keep_customer(self.account(), client, &made);
+        Ok(kept.await?)
     }
 
     /// Asks Stripe how `purchase` stands and writes it down: the one way in which anything is granted.
@@ -321,7 +326,23 @@ impl Desk {
 
     /// The plan of `purchase`, if it is still sold.
     pub(super) fn plan_of(&self, purchase: &Purchase) -> Option<&Arc<Plan>> {
-        self.plans.iter().find(|plan| plan.name() == purchase.plan)
+        let plans = &mut self.plans.iter();
+        plans.find(|plan| self.in_books(plan) == purchase.plan)
+    }
+
+    /// The name of `plan` in the books: what was bought with play money counts in test mode only.
+    fn in_books(&self, plan: &Plan) -> String {
+        match self.client.is_live() {
+            true => plan.name().to_owned(),
+            false => format!("test/{}", plan.name()),
+        }
+    }
+
+    fn account(&self) -> &'static str {
+        match self.client.is_live() {
+            true => "stripe",
+            false => "stripe-test",
+        }
     }
 
     /// Clients that call again and again must not have Stripe asked at their pace.
