@@ -477,7 +477,7 @@ async fn mistakes_are_told_at_the_start_by_their_key() {
         let said = said(&output);
         // What is complained about, not what is traced.
         let complaint = |line: &&str| !line.contains(" TRACE ") && !line.contains(" DEBUG ");
-        let last = said.lines().filter(complaint).next_back();
+        let last = said.lines().rfind(complaint);
         let last = last.unwrap_or_default().to_owned();
         assert_eq!(output.status.code(), Some(2), "{named}: {last}");
         assert!(last.contains(named), "{named}: {last}");

@@ -78,7 +78,7 @@ pub struct Desk {
 /// How a client stands with a plan.
 pub(super) enum Seen {
     /// It has it.
-    Covered(Purchase),
+    Covered(Box<Purchase>),
     /// It can buy it here.
     Offered(Box<Sale>),
     /// It has it, and owes for it.
@@ -149,7 +149,7 @@ impl Desk {
             return self.begin(plan, claim).await;
         };
         if self.is_in_force(&purchase, now) {
-            return Ok(Seen::Covered(purchase));
+            return Ok(Seen::Covered(Box::new(purchase)));
         }
         // Before anybody is asked to pay, or to pay again: has it been paid meanwhile?
         let purchase = match self.may_ask(purchase.id, now) && purchase.session.is_some() {
@@ -157,7 +157,9 @@ impl Desk {
             false => purchase,
         };
         match purchase.state {
-            PurchaseState::Held if self.is_in_force(&purchase, now) => Ok(Seen::Covered(purchase)),
+            PurchaseState::Held if self.is_in_force(&purchase, now) => {
+                Ok(Seen::Covered(Box::new(purchase)))
+            }
             PurchaseState::Held => Err(Error::new(
                 ErrorKind::Rail,
                 "it is not known whether the subscription was paid on",
@@ -206,7 +208,7 @@ impl Desk {
         match self.books.begin_purchase(new, self.settings.limits).await? {
             Begun::New(purchase) => self.offer(plan, purchase).await,
             Begun::Standing(purchase) if self.is_in_force(&purchase, now) => {
-                Ok(Seen::Covered(purchase))
+                Ok(Seen::Covered(Box::new(purchase)))
             }
             Begun::Standing(purchase) if purchase.is_payable(now) => {
                 self.offer(plan, purchase).await
