@@ -108,9 +108,12 @@ fn what_was_paid_over_the_pipe_is_served_by_the_next_run() {
 }
 
 /// A client over HTTP, in one session.
+#[derive(Clone, Default)]
 struct Client {
     address: String,
     session: Option<String>,
+    secret: Option<String>,
+    key: Option<String>,
 }
 
 impl Client {
@@ -123,7 +126,7 @@ impl Client {
             .unwrap();
         Self {
             address: address.to_owned(),
-            session: None,
+            ..Self::default()
         }
     }
 
@@ -134,16 +137,22 @@ impl Client {
     /// Fails if the server does.
     fn try_post(&mut self, body: &Value) -> std::io::Result<Value> {
         let body = body.to_string();
-        let session = self
-            .session
-            .iter()
-            .map(|id| format!("mcp-session-id: {id}\r\n"));
-        let session: String = session.collect();
+        let shown = [
+            ("mcp-session-id: ", &self.session),
+            ("authorization: Bearer ", &self.secret),
+            ("idempotency-key: ", &self.key),
+        ];
+        let shown = shown
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let shown: String = shown
+            .map(|(name, value)| format!("{name}{value}\r\n"))
+            .collect();
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
             stream,
-            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json\r\n{session}content-length: {}\r\n\r\n{body}",
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json\r\n{shown}content-length: {}\r\n\r\n{body}",
             body.len()
         )?;
         let mut text = String::new();
@@ -178,7 +187,7 @@ fn a_session_over_http_outlives_the_server_with_what_it_paid() {
     // Another session has paid nothing, and gets an offer of its own.
     let mut stranger = Client {
         address: client.address.clone(),
-        session: None,
+        ..Client::default()
     };
     stranger.ask(0, "initialize", &initialize());
     shop.kill();
@@ -236,7 +245,7 @@ fn calls_over_http_survive_kills_with_one_payment_each() {
     let (mut shop, address) = open();
     let mut client = Client {
         address,
-        session: None,
+        ..Client::default()
     };
     client.ask(0, "initialize", &initialize());
     for (id, after) in (1..).zip(KILLED_AFTER) {
@@ -296,6 +305,106 @@ fn calls_over_http_survive_kills_with_one_payment_each() {
     );
     // A call that was killed while it was executed is executed again; none is executed less than once.
     assert!(scratch.executions() >= KILLED_AFTER.len());
+}
+
+/// A call that was offered under an id, paid and sent again under the same: it takes a while, and every repetition waits for it.
+#[test]
+fn the_same_post_while_it_is_executed_waits_for_the_one_execution() {
+    let scratch = Scratch::new();
+    let shop = serve(
+        &scratch,
+        &[
+            "--json",
+            "--listen",
+            "127.0.0.1:0",
+            "--price",
+            "tool:record=10 sat",
+        ],
+    );
+    let mut client = Client::new(&shop.next().unwrap());
+    client.ask(0, "initialize", &initialize());
+    let slow = json!({ "name": "record", "arguments": { "call": 1, "ms": 1500 } });
+    assert_eq!(
+        code(&client.ask(1, "tools/call", &slow)),
+        Some(PAYMENT_REQUIRED)
+    );
+    std::thread::sleep(Duration::from_millis(600));
+    let repeated: Vec<_> = (0..3)
+        .map(|at| {
+            let (mut client, slow) = (client.clone(), slow.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300 * at));
+                client.ask(1, "tools/call", &slow)
+            })
+        })
+        .collect();
+    let answers: Vec<Value> = repeated
+        .into_iter()
+        .map(|asked| asked.join().unwrap())
+        .collect();
+    // The answer goes to whoever asked last; the others are told so, and nobody is told to pay or to ask anew.
+    assert!(answers[2]["result"].is_object(), "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|answer| code(answer) != Some(PAYMENT_REQUIRED))
+    );
+    assert_eq!(client.ask(1, "tools/call", &slow), answers[2]);
+}
+
+/// Money paid ahead is kept for somebody; a session is nobody.
+#[test]
+fn paying_ahead_over_http_takes_a_secret_of_ones_own() {
+    let scratch = Scratch::new();
+    let config = scratch.write(
+        "balance.toml",
+        "[balance]\nmin_top_up = 10\nmax_top_up = 1000\n",
+    );
+    let config = config.display().to_string();
+    let shop = serve(
+        &scratch,
+        &["--json", "--listen", "127.0.0.1:0", "--config", &config],
+    );
+    let mut client = Client::new(&shop.next().unwrap());
+    client.ask(0, "initialize", &initialize());
+    let top_up = json!({ "name": "top_up", "arguments": { "amount": 25 } });
+    let refused = client.ask(1, "tools/call", &top_up);
+    assert_eq!(code(&refused), Some(-32602), "{refused}");
+    client.secret = Some("a-secret-of-its-own".to_owned());
+    let paid = call_until_paid(|id| client.ask(id, "tools/call", &top_up), 2);
+    assert!(paid["result"].is_object(), "{paid}");
+    // In a new session the same secret is the same client, which pays from what it has: twice 10 of 25.
+    let mut again = Client {
+        session: None,
+        ..client.clone()
+    };
+    again.ask(0, "initialize", &initialize());
+    for id in [1, 2] {
+        assert!(again.ask(id, "tools/call", &count())["result"].is_object());
+    }
+    assert_eq!(
+        code(&again.ask(3, "tools/call", &count())),
+        Some(PAYMENT_REQUIRED)
+    );
+    assert_eq!(scratch.executions(), 2);
+    // Without a session it names a request itself.
+    let paid = call_until_paid(
+        |id| {
+            again.ask(
+                id,
+                "tools/call",
+                &json!({ "name": "top_up", "arguments": { "amount": 10 } }),
+            )
+        },
+        10,
+    );
+    assert!(paid["result"].is_object(), "{paid}");
+    again.session = None;
+    again.key = Some("once".to_owned());
+    let first = again.ask(7, "tools/call", &count());
+    assert!(first["result"].is_object(), "{first}");
+    assert_eq!(again.ask(7, "tools/call", &count()), first);
+    assert_eq!(scratch.executions(), 3);
 }
 
 #[test]

@@ -262,6 +262,22 @@ async fn a_host_that_hides_error_data_is_told_in_a_result() {
     assert_eq!(answer["result"]["content"][0]["text"], "3", "{answer}");
 }
 
+/// The seed's environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_price_may_be_in_the_environment() {
+    let world = World::new().await;
+    let config = world.config("", "[[rails.stripe.plan]]\ntool = \"add\"");
+    let mut command = world.seller("check", &config);
+    let without = run(world.seller("check", &config)).await;
+    assert_eq!(without.status.code(), Some(2));
+    assert!(said(&without).contains("STRIPE_PRICE_ID"));
+    command.env("STRIPE_PRICE_ID", "price_once");
+    let checked = run(command).await;
+    let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    assert!(lines.contains("9.99") || lines.contains("999"), "{lines}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_at_a_price_in_dollars_is_paid_on_a_page() {
     let world = World::new().await;
@@ -459,7 +475,10 @@ async fn mistakes_are_told_at_the_start_by_their_key() {
         command.arg("--").args(mini_mcp());
         let output = run(command).await;
         let said = said(&output);
-        let last = said.lines().last().unwrap_or_default().to_owned();
+        // What is complained about, not what is traced.
+        let complaint = |line: &&str| !line.contains(" TRACE ") && !line.contains(" DEBUG ");
+        let last = said.lines().rfind(complaint);
+        let last = last.unwrap_or_default().to_owned();
         assert_eq!(output.status.code(), Some(2), "{named}: {last}");
         assert!(last.contains(named), "{named}: {last}");
         assert!(key.is_empty() || !said.contains(key), "{named}: {last}");

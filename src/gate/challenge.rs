@@ -104,7 +104,9 @@ impl Gate {
         origin: &Origin,
     ) {
         let offered = self.challenges.is_some();
-        let declared = offered && self.declared.by(request, origin, self.clock.now());
+        // One that only answers reach need not be remembered for it.
+        let remembered = offered && !origin.answers_only;
+        let declared = remembered && self.declared.by(request, origin, self.clock.now());
         let silent = origin.interaction.is_none() && origin.pmis.is_empty();
         let implied = declared && silent && self.settings.challenges_imply_gating;
         if origin.answers_only || implied {

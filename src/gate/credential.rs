@@ -58,7 +58,15 @@ impl Gate {
             Some(Proven::Paid(settlement)) => {
                 self.serve_proven(knock, presentation, settlement).await
             }
-            Some(Proven::NotPaid) => self.serve_unproven(knock, presentation).await,
+            Some(Proven::NotPaid) => {
+                self.serve_unproven(knock, presentation, Problem::NotPaid)
+                    .await
+            }
+            // Whose money it is does not hang on the form of a proof.
+            Some(Proven::Malformed) if !presentation.bearer => {
+                self.serve_unproven(knock, presentation, Problem::Malformed)
+                    .await
+            }
             Some(Proven::Malformed) => {
                 let challenge = Some(&presentation.challenge);
                 self.refuse_credential(&knock, Problem::Malformed, challenge)
@@ -184,11 +192,12 @@ impl Gate {
         Ok(None)
     }
 
-    /// The proof proves nothing. The wallet may know better, and is asked: what is paid is served.
+    /// The proof proves nothing, which is its `problem`. The wallet may know better, and is asked: what is paid is served.
     async fn serve_unproven(
         self: &Arc<Self>,
         knock: Knock,
         presentation: Presentation,
+        problem: Problem,
     ) -> Result<Option<Knock>> {
         let Presentation {
             challenge,
@@ -197,7 +206,21 @@ impl Gate {
             ..
         } = presentation;
         let unpaid = matches!(entry.state, EntryState::Issued | EntryState::Expired);
-        let paid = !unpaid || self.ask_again(&entry).await?;
+        let paid = match unpaid {
+            true => self.whether_paid(&entry).await?,
+            false => Some(true),
+        };
+        let Some(paid) = paid else {
+            // Perhaps it was: an offer might make somebody pay twice.
+            return self
+                .refuse_credential(&knock, Problem::Unsettled, Some(&challenge))
+                .await;
+        };
+        if !paid && matches!(problem, Problem::Malformed) {
+            return self
+                .refuse_credential(&knock, problem, Some(&challenge))
+                .await;
+        }
         if !paid {
             // Nothing has been paid for this challenge, so an offer cannot make anybody pay twice.
             let expired = entry.state == EntryState::Expired;
@@ -212,7 +235,7 @@ impl Gate {
         let settled = settled.and_then(|entry| entry.settlement);
         match settled {
             // It is this client's money, proven or not. A bearer has nothing but the proof.
-            Some(settlement) if !bearer && unpaid => {
+            Some(settlement) if !bearer => {
                 let entry = self.ledger.get(&entry.id).await?.unwrap_or(entry);
                 let presentation = Presentation {
                     challenge,
@@ -309,13 +332,14 @@ impl Gate {
             request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
             capability = %knock.listed.capability, reason = problem.reason(), "a credential was not taken"
         );
+        // Nobody who sends this again later shall get what its author pays for meanwhile (D-12). What stands for no entry of ours never
+        // will, and costs no write.
         if let Some(challenge) = challenge {
             self.observe_refusal(challenge, problem.reason()).await;
+            self.ledger
+                .note_answered(&knock.origin.event, self.clock.now())
+                .await?;
         }
-        // Nobody who sends this again later shall get what its author pays for meanwhile (D-12).
-        self.ledger
-            .note_answered(&knock.origin.event, self.clock.now())
-            .await?;
         let error = problem.to_error(challenge.map(|challenge| challenge.id.as_str()));
         self.answer_error(&knock.request.id, &knock.origin.reply_to, &error)
             .await;

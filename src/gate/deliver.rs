@@ -55,7 +55,10 @@ impl Gate {
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => self.finish(&entry, &outbound.message).await,
-                OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
+                // An account of nobody in particular would be nobody's.
+                OnFailure::Credit if !call.bearer => {
+                    self.give_back(&entry, &outbound.message).await
+                }
                 _ => self.restore(&entry, "the handler was lost").await,
             }
             self.open_calls.remove(&to.event);
@@ -153,31 +156,28 @@ impl Gate {
             .map_or_else(OnFailure::default, |entry| entry.on_failure)
     }
 
-    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written, the right to the call
-    /// comes back at the next start.
-    async fn give_back(&self, entry: &RequestEventId, message: &Message) {
+    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written now, it is
+    /// when it can be.
+    async fn give_back(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
         let json = message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
-        match self
-            .ledger
-            .give_back(
-                entry,
-                GiveBack {
-                    response,
-                    unused: None,
-                },
-                self.clock.now(),
-            )
-            .await
-        {
+        let back = GiveBack {
+            response,
+            unused: None,
+        };
+        let now = self.clock.now();
+        match self.ledger.give_back(entry, back.clone(), now).await {
             Ok(Applied::Moved(entry)) => {
                 log_money(&entry, "failed; what was paid is on the client's account");
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(
-                %entry, error = &error as &dyn std::error::Error,
-                "what was paid for a failed call could not be given back; the next start restores the call"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %entry, error = &error as &dyn std::error::Error,
+                    "what was paid for a failed call could not be given back; it is tried again"
+                );
+                self.write_later(*entry, Unwritten::GiveBack(back));
+            }
         }
     }
 

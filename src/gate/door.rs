@@ -18,7 +18,7 @@ use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
-    SERVER_ERROR_CODE, method, take_tokens,
+    RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// A priced request at the door, with everything that is known about it.
@@ -33,6 +33,8 @@ pub(super) struct Knock {
     pub(super) shown: Shown,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
+    /// It was here before, whatever came of it.
+    pub(super) known: bool,
     /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
     /// has paid for (D-12).
     pub(super) replayed: bool,
@@ -109,6 +111,10 @@ impl Gate {
             PriceMatch::Free => {
                 if self.first_time(&origin) {
                     self.forward(request, origin, negotiated, None).await;
+                } else if origin.answers_only {
+                    let gate = Arc::clone(self);
+                    self.in_a_task(async move { gate.refuse_repeated(&request.id, &origin).await })
+                        .await;
                 }
             }
             PriceMatch::Refused(why) => {
@@ -133,6 +139,17 @@ impl Gate {
                 })
                 .await;
             }
+            PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
+                let gate = Arc::clone(self);
+                self.in_a_task(async move {
+                    let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
+                                own with each request (Authorization: Bearer …, at least 16 characters)";
+                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
+                    gate.answer_error(&request.id, &origin.reply_to, &error)
+                        .await;
+                })
+                .await;
+            }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Knock {
                     request,
@@ -142,6 +159,7 @@ impl Gate {
                     invocation,
                     shown,
                     refusal: None,
+                    known: false,
                     replayed: false,
                 };
                 // Before the next message is taken in: it may be the cancellation.
@@ -190,6 +208,7 @@ impl Gate {
             || !self
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
+        knock.known = known;
         knock.replayed = known && !self.is_a_retry(&knock);
         let Some(knock) = self.present(knock).await? else {
             return Ok(());
@@ -225,6 +244,8 @@ impl Gate {
                 {
                     self.forward(knock.request, knock.origin, knock.negotiated, None)
                         .await;
+                } else {
+                    self.refuse_repeated(&knock.request.id, &knock.origin).await;
                 }
                 Ok(())
             }
@@ -253,6 +274,17 @@ impl Gate {
             self.scribe.note(origin.event, now);
         }
         first
+    }
+
+    /// Says that a request was answered before, where its client cannot have that answer any more but by asking anew. Over relays a
+    /// repetition may be anybody's, and is passed over in silence.
+    pub(super) async fn refuse_repeated(&self, id: &RequestId, origin: &Origin) {
+        if !origin.answers_only {
+            return;
+        }
+        let text = "this request was answered before, and nothing was paid for it; use a new id";
+        let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+        self.answer_error(id, &origin.reply_to, &error).await;
     }
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {

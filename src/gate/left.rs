@@ -10,7 +10,8 @@ use crate::ledger::Entry;
 use crate::payment::Amount;
 use crate::transport::{Outbound, ReplyTo};
 use crate::wire::{
-    Message, Payload, PaymentAcceptedParams, PaymentNotification, meta_of, method, with_meta,
+    ENTITLEMENTS_KEY, Message, Payload, PaymentAcceptedParams, PaymentNotification, meta_of,
+    method, with_meta,
 };
 
 /// Where `_meta` of `payment_accepted` says what is left on the account that paid.
@@ -20,11 +21,21 @@ const LEFT: &str = "tollkeeper/balance";
 const ACCOUNTS: &str = "tollkeeper/balances";
 
 impl Gate {
-    /// Tells the client that its account has paid, and what is left on it.
-    pub(super) async fn tell_what_is_left(&self, entry: &Entry, left: &Amount) {
+    /// Tells the client that its account has paid, what is left on it, and why nothing else let the call through: whoever shows a
+    /// licence that does not count any more should not wonder where the money goes.
+    pub(super) async fn tell_what_is_left(
+        &self,
+        entry: &Entry,
+        left: &Amount,
+        said: &Map<String, Value>,
+    ) {
         let reply_to = ReplyTo::new(entry.client, entry.id, entry.route.clone());
         let mut params = PaymentAcceptedParams::new(entry.amount.value(), entry.pmi.clone());
-        params.meta = Some(Map::from_iter([(LEFT.to_owned(), money(left))]));
+        let mut meta = Map::from_iter([(LEFT.to_owned(), money(left))]);
+        if !said.is_empty() {
+            meta.insert(ENTITLEMENTS_KEY.to_owned(), said.clone().into());
+        }
+        params.meta = Some(meta);
         let accepted = PaymentNotification::Accepted(params);
         let told = self.tell(&reply_to, &accepted);
         // A courtesy: it does not hold up what it is about.

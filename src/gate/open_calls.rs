@@ -57,6 +57,8 @@ pub(super) struct OpenCall {
     pub(super) paid_by: Option<RequestEventId>,
     /// What its result carries.
     pub(super) receipt: Option<Box<Receipt>>,
+    /// Nobody vouches for who its client is, so nothing can be kept for it but the right to the call.
+    pub(super) bearer: bool,
     /// What its response must say about the payment interaction.
     pub(super) disclose: Option<PaymentInteraction>,
     /// Who wants to hear that it has succeeded.
@@ -74,6 +76,7 @@ impl OpenCall {
             client: origin.client,
             id: request.id.clone(),
             method: request.method.clone(),
+            bearer: origin.bearer,
             paid_by: paid.as_ref().map(|paid| paid.entry),
             receipt: paid.and_then(|paid| paid.receipt),
             disclose,

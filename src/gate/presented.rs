@@ -25,7 +25,7 @@ pub(super) struct Presented {
 }
 
 /// What counts for one request.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Shown {
     pub(super) tokens: Vec<BearerToken>,
     /// Something was presented where others could read it.
@@ -34,6 +34,16 @@ pub(super) struct Shown {
     pub(super) credential: Option<Value>,
     /// It came where others could read it.
     pub(super) credential_exposed: bool,
+}
+
+/// Leaves the credential out: it holds a proof of payment.
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown")
+            .field("tokens", &self.tokens.len())
+            .field("credential", &self.credential.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Presented {

@@ -152,6 +152,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
     };
+    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     let listen = file.listen.read(args.listen)?;
     let stdio = args.stdio || file.stdio.unwrap_or(false);
     let named = file.relays.as_deref().unwrap_or_default();
@@ -177,7 +178,6 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     ];
     let bootstrap_relays = bootstrap_relays.into_iter().find(|list| !list.is_empty());
     let isolate = args.isolate || file.isolate.unwrap_or(false);
-    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
         selling,
         relays,

@@ -168,10 +168,12 @@ impl StripeShop {
         };
         let client = StripeClient::new(&settings.config)?;
         greet(&client).await?;
-        let mut desk_settings = DeskSettings::default();
-        desk_settings.page_ttl = settings.page_ttl;
-        desk_settings.limits = selling.limits;
-        desk_settings.as_result = settings.as_result;
+        let desk_settings = DeskSettings {
+            page_ttl: settings.page_ttl,
+            limits: selling.limits,
+            as_result: settings.as_result,
+            ..DeskSettings::default()
+        };
         let purchases = Arc::clone(&books.purchases);
         let mut desk = Desk::new(client.clone(), purchases, selling.plans.clone())
             .settings(desk_settings)

@@ -47,6 +47,9 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a start waits for the first rates.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a call may wait for the page on which it can be bought.
+const STRIPE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
 /// pay, first, as with real money.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -222,6 +225,10 @@ pub(super) fn server_payments(
     }
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
+    }
+    if !selling.plans.is_empty() {
+        // A customer and a page are two questions to Stripe.
+        builder = builder.settings(|rules| rules.entitlement_timeout = STRIPE_PATIENCE);
     }
     // In this order: what is paid in a moment before what takes a person.
     for processor in [lightning, checkout, tokens].into_iter().flatten() {

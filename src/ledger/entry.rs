@@ -202,14 +202,13 @@ impl Entry {
     /// whoever pays ahead in cents has cents, whatever he pays with.
     #[must_use]
     pub fn price(&self) -> Amount {
-        let meta: Option<serde_json::Map<String, serde_json::Value>> = self
-            .meta
-            .as_deref()
-            .and_then(|meta| serde_json::from_str(meta).ok());
-        let price = meta.and_then(|mut meta| meta.remove(PRICE_META));
-        price
-            .and_then(|price| serde_json::from_value(price).ok())
-            .unwrap_or_else(|| self.amount.clone())
+        let priced = || -> Option<Amount> {
+            let meta: serde_json::Value = serde_json::from_str(self.meta.as_deref()?).ok()?;
+            let price = meta.get(PRICE_META)?;
+            let unit = price.get("unit")?.as_str()?.parse().ok()?;
+            Amount::new(price.get("amount")?.as_u64()?, unit).ok()
+        };
+        priced().unwrap_or_else(|| self.amount.clone())
     }
 
     /// How an entry begins.

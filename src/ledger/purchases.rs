@@ -95,6 +95,8 @@ pub struct Purchase {
     pub open_until: Timestamp,
     /// Until when it is paid for, where that ends.
     pub held_until: Option<Timestamp>,
+    /// What was paid for until then was given back: it counts again when more is paid for.
+    pub withdrawn_until: Option<Timestamp>,
     /// When it began.
     pub made_at: Timestamp,
     /// When the rail was asked whose word this is.
@@ -119,6 +121,8 @@ pub struct PurchaseWord {
     pub open_until: Option<Timestamp>,
     /// Until when it is paid for.
     pub held_until: Option<Timestamp>,
+    /// What is paid for until then was given back.
+    pub withdrawn_until: Option<Timestamp>,
     /// When the rail was asked.
     pub seen_at: Timestamp,
 }
@@ -134,6 +138,7 @@ impl PurchaseWord {
             customer: None,
             open_until: None,
             held_until: None,
+            withdrawn_until: None,
             seen_at,
         }
     }
@@ -160,7 +165,19 @@ impl Purchase {
         next.customer = kept(&word.customer, &self.customer);
         next.open_until = word.open_until.unwrap_or(self.open_until);
         next.held_until = word.held_until.or(self.held_until);
+        next.withdrawn_until = word.withdrawn_until.or(self.withdrawn_until);
         next.seen_at = word.seen_at;
+        if next.state == PurchaseState::Held
+            && let Some(withdrawn) = next.withdrawn_until
+        {
+            if next.held_until.is_some_and(|until| until > withdrawn) {
+                next.withdrawn_until = None;
+            } else {
+                // The rail goes on saying that the period is paid for, and its money was given back.
+                next.state = PurchaseState::Lapsed;
+                next.status.clone_from(&self.status);
+            }
+        }
         if next.state != PurchaseState::Open {
             next.url = None;
         }
@@ -291,19 +308,24 @@ pub enum Reported {
 /// Keeps purchases. Each method is atomic, and what it reports is durable. Several instances may share one set of books.
 #[async_trait]
 pub trait PurchaseBooks: Debug + Send + Sync {
-    /// Writes down who `client` is to the rail. Whoever was written down first stays, and is returned.
+    /// Writes down who `client` is to `account` of the rail. Whoever was written down first stays, and is returned.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
-    async fn keep_customer(&self, client: &ClientPubkey, customer: &str) -> Result<String>;
+    async fn keep_customer(
+        &self,
+        account: &str,
+        client: &ClientPubkey,
+        customer: &str,
+    ) -> Result<String>;
 
-    /// Who `client` is to the rail.
+    /// Who `client` is to `account` of the rail.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
-    async fn customer_of(&self, client: &ClientPubkey) -> Result<Option<String>>;
+    async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>>;
 
     /// Writes `new`, which is `Open`, unless its request has begun one already (which is then returned as `Standing`), the
     /// client holds the plan, has a page open for it that can be paid at `new.made_at`, or has (or all have) as many pages

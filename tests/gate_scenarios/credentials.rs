@@ -496,15 +496,25 @@ async fn what_is_no_credential_is_invalid_params() {
     let harness = harness().await;
     let client = mpp(&harness, 1);
     let paid = pay(&harness, &client, "add").await;
+    let other = mpp(&harness, 2);
+    let offer = call(&other, "add").await;
+    let unpaid = credential(&challenges(&offer).remove(0), json!({}));
     for bad in [
         json!("text"),
         json!({}),
         json!(null),
         json!({"challenge": paid["challenge"]}),
-        json!({"challenge": paid["challenge"], "payload": {}}),
-        json!({"challenge": paid["challenge"], "payload": {"preimage": 7}}),
+        json!({"challenge": unpaid["challenge"], "payload": {}}),
+        json!({"challenge": unpaid["challenge"], "payload": {"preimage": 7}}),
     ] {
-        let refused = present(&client, "add", &bad).await;
+        // The wallet is asked once in two seconds at most.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let client = if bad["challenge"] == unpaid["challenge"] {
+            &other
+        } else {
+            &client
+        };
+        let refused = present(client, "add", &bad).await;
         assert_eq!(kind(&refused), "-32602", "{bad}");
         asks_for_nothing(&refused);
     }
@@ -569,6 +579,28 @@ async fn a_wrong_proof_of_what_was_paid_is_no_reason_to_pay_again() {
     let again = present(&client, "add", &bad).await;
     asks_for_nothing(&again);
     books::balance(&harness).await;
+
+    // The wallet's word came first; its form does not matter either.
+    for form in [json!({"preimage": "none"}), json!({})] {
+        let harness = self::harness().await;
+        let client = mpp(&harness, 1);
+        let offer = call(&client, "add").await;
+        books::settle(&harness, 0).await;
+        let bad = credential(&challenges(&offer).remove(0), form);
+        assert_eq!(kind(&present(&client, "add", &bad).await), "result");
+        books::balance(&harness).await;
+    }
+
+    // Nobody knows whether it was paid: an offer might be paid a second time.
+    let harness = self::harness().await;
+    let client = mpp(&harness, 1);
+    let offer = call(&client, "add").await;
+    let bad = credential(&challenges(&offer).remove(0), json!({"preimage": "none"}));
+    let refused = present(&client, "add", &bad).await;
+    assert_eq!(reason(&refused), "verification-failed");
+    // The wallet was asked this very second.
+    let refused = present(&client, "add", &bad).await;
+    asks_for_nothing(&refused);
 
     // Whoever holds nothing but a challenge of somebody has no right to what was paid for it.
     let harness = self::harness().await;

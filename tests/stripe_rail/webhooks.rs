@@ -175,19 +175,50 @@ async fn refunds_and_disputes_take_it_away_for_good() {
 }
 
 #[tokio::test]
-async fn a_refund_of_one_period_ends_a_subscription() {
+async fn a_refunded_period_of_a_subscription_ends_with_the_refund_and_the_next_one_counts() {
     let shop = Shop::open().await;
     let buyer = shop.buyer(1);
     let session = shop.pay(&buyer.call("monthly").await);
     assert!(is_served(&buyer.call("monthly").await));
     let subscription = shop.stripe.object(&session)["subscription"].clone();
-    let renewal = shop.stripe.renew(subscription.as_str().unwrap());
-    shop.stripe.refund(&renewal, None);
-    let charge = shop.stripe.object(&renewal)["latest_charge"].clone();
-    shop.webhook("charge.refunded", charge.as_str().unwrap())
+    let subscription = subscription.as_str().unwrap();
+    let former = shop.stripe.all("payment_intent")[0]["id"].clone();
+    let renewal = shop.stripe.renew(subscription);
+    let refund = async |intent: &str| {
+        shop.stripe.refund(intent, None);
+        let charge = shop.stripe.object(intent)["latest_charge"].clone();
+        shop.webhook("charge.refunded", charge.as_str().unwrap())
+            .await;
+        shop.treated().await;
+    };
+    refund(former.as_str().unwrap()).await;
+    assert!(is_served(&buyer.call("monthly").await), "a former period");
+    refund(&renewal).await;
+    assert_eq!(states(&shop).await, [PurchaseState::Lapsed]);
+    let answer = buyer.call("monthly").await;
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("refunded"),
+        "{answer}"
+    );
+    // Stripe goes on saying that the subscription is active.
+    shop.webhook("customer.subscription.updated", subscription)
         .await;
     shop.treated().await;
-    assert_eq!(states(&shop).await, [PurchaseState::Over]);
+    assert!(!is_served(&buyer.call("monthly").await));
+    // And goes on charging: what is paid for then counts.
+    shop.stripe.renew(subscription);
+    let mut object = shop.stripe.object(subscription);
+    let end = &mut object["items"]["data"][0]["current_period_end"];
+    *end = (end.as_u64().unwrap() + 30 * 86_400).into();
+    shop.stripe.put(&object);
+    shop.webhook("customer.subscription.updated", subscription)
+        .await;
+    shop.treated().await;
+    assert!(is_served(&buyer.call("monthly").await));
+    assert_eq!(shop.stripe.all("subscription").len(), 1);
 }
 
 #[tokio::test]
@@ -389,4 +420,20 @@ async fn wake(shop: &Shop, id: &str) {
     let event = json!({ "id": id, "type": "checkout.session.expired", "livemode": false,
         "data": { "object": { "id": "cs_test_nowhere" } } });
     shop.take_in(&event).await.unwrap();
+}
+
+/// A shop that was tried out with play money goes live on the same books.
+#[tokio::test]
+async fn what_was_bought_in_test_mode_does_not_count_in_live_mode() {
+    use tollkeeper::payment::ClientPubkey;
+    let shop = Shop::open().await;
+    let buyer = shop.buyer(1);
+    shop.pay(&buyer.call("once").await);
+    assert!(is_served(&buyer.call("once").await));
+    let of = async |plan: &str| {
+        let client = ClientPubkey::from_bytes([1; 32]);
+        shop.books.standing_purchase(&client, plan).await.unwrap()
+    };
+    assert!(of("test/tool:once").await.is_some());
+    assert!(of("tool:once").await.is_none());
 }

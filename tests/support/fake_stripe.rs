@@ -55,7 +55,7 @@ impl FakeStripe {
         let books = Arc::new(Mutex::new(Books::default()));
         let asked = Arc::clone(&books);
         let service =
-            HttpService::answering(move |question| asked.lock().unwrap().answer(question)).await;
+            HttpService::answering(move |question| asked.lock().unwrap().answer(&question)).await;
         Self { service, books }
     }
 
@@ -280,7 +280,7 @@ fn not_found() -> (u16, Value) {
 }
 
 impl Books {
-    fn answer(&mut self, asked: Asked) -> Reply {
+    fn answer(&mut self, asked: &Asked) -> Reply {
         self.asked.push(asked.clone());
         let question = format!("{} {}", asked.method, asked.path);
         let prank = self
@@ -296,7 +296,7 @@ impl Books {
         if let Some(Prank::Reply(reply)) = prank {
             return reply;
         }
-        let (status, mut body) = self.judge(&asked);
+        let (status, mut body) = self.judge(asked);
         match prank {
             Some(Prank::AfterDoing(reply)) => return reply,
             Some(Prank::Lie(lie)) => lie(&mut body),
@@ -392,7 +392,7 @@ impl Books {
                     return Err(not_found());
                 }
                 let part = params["amount"].as_str().and_then(|text| text.parse().ok());
-                self.refund(&intent.to_owned(), part);
+                self.refund(intent, part);
                 Ok(self.make_of("re", "refund", params))
             }
             ("POST", ["billing", "meters"]) => Ok(self.make_of("mtr", "billing.meter", params)),
@@ -503,17 +503,13 @@ impl Books {
         Ok(price)
     }
 
-    fn make_session(&mut self, params: &Value) -> Answer {
-        let mode = params["mode"].as_str().ok_or_else(|| missing("mode"))?;
-        params["success_url"]
-            .as_str()
-            .ok_or_else(|| missing("success_url"))?;
-        let item = &params["line_items"]["0"];
+    /// What the first line of a page comes to, and in which currency.
+    fn total(&self, mode: &str, item: &Value) -> Result<(u64, Value), (u16, Value)> {
         let quantity: u64 = item["quantity"]
             .as_str()
             .and_then(|q| q.parse().ok())
             .unwrap_or(1);
-        let (cents, currency) = match item["price"].as_str() {
+        let total = match item["price"].as_str() {
             Some(id) => {
                 let price = self.objects.get(id).ok_or_else(not_found)?;
                 let recurring = price["type"] == "recurring";
@@ -546,6 +542,15 @@ impl Books {
                 (cents * quantity, data["currency"].clone())
             }
         };
+        Ok(total)
+    }
+
+    fn make_session(&mut self, params: &Value) -> Answer {
+        let mode = params["mode"].as_str().ok_or_else(|| missing("mode"))?;
+        params["success_url"]
+            .as_str()
+            .ok_or_else(|| missing("success_url"))?;
+        let (cents, currency) = self.total(mode, &params["line_items"]["0"])?;
         if mode == "payment" && currency == "usd" && cents < 50 {
             return Err(error(
                 400,
@@ -629,7 +634,7 @@ impl Books {
             .into();
         } else {
             let metadata = asked["payment_intent_data"]["metadata"].clone();
-            let intent = self.charge(cents, session["currency"].clone(), &customer, metadata);
+            let intent = self.charge(cents, &session["currency"], &customer, &metadata);
             changes["payment_intent"] = intent.into();
             changes["payment_status"] = "paid".into();
         }
@@ -637,7 +642,7 @@ impl Books {
         session.extend(changes.as_object().unwrap().clone());
     }
 
-    fn charge(&mut self, cents: u64, currency: Value, customer: &str, metadata: Value) -> String {
+    fn charge(&mut self, cents: u64, currency: &Value, customer: &str, metadata: &Value) -> String {
         let charge = self.make(
             "ch",
             json!({ "object": "charge", "amount": cents, "amount_refunded": 0, "refunded": false, "disputed": false,
@@ -667,7 +672,7 @@ impl Books {
             .as_str()
             .unwrap()
             .to_owned();
-        let intent = self.charge(cents, "usd".into(), &customer, json!({}));
+        let intent = self.charge(cents, &"usd".into(), &customer, &json!({}));
         let invoice = self.make(
             "in",
             json!({ "object": "invoice", "status": "paid", "customer": customer, "amount_paid": cents,
@@ -761,7 +766,7 @@ impl Books {
             "pm_card_authenticationRequired" => "requires_action",
             _ => "succeeded",
         };
-        let id = self.charge(amount, currency, "", metadata);
+        let id = self.charge(amount, &currency, "", &metadata);
         let intent = self.objects.get_mut(&id).unwrap();
         intent["status"] = status.into();
         if status != "succeeded" {

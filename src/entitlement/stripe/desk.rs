@@ -78,7 +78,7 @@ pub struct Desk {
 /// How a client stands with a plan.
 pub(super) enum Seen {
     /// It has it.
-    Covered(Purchase),
+    Covered(Box<Purchase>),
     /// It can buy it here.
     Offered(Box<Sale>),
     /// It has it, and owes for it.
@@ -141,12 +141,15 @@ impl Desk {
     pub(super) async fn see(&self, plan: &Plan, claim: &EntitlementClaim) -> Result<Seen> {
         let client = claim.invocation.client;
         let now = self.clock.now();
-        let standing = self.books.standing_purchase(&client, plan.name()).await?;
+        let standing = self
+            .books
+            .standing_purchase(&client, &self.in_books(plan))
+            .await?;
         let Some(purchase) = standing else {
             return self.begin(plan, claim).await;
         };
         if self.is_in_force(&purchase, now) {
-            return Ok(Seen::Covered(purchase));
+            return Ok(Seen::Covered(Box::new(purchase)));
         }
         // Before anybody is asked to pay, or to pay again: has it been paid meanwhile?
         let purchase = match self.may_ask(purchase.id, now) && purchase.session.is_some() {
@@ -154,7 +157,9 @@ impl Desk {
             false => purchase,
         };
         match purchase.state {
-            PurchaseState::Held if self.is_in_force(&purchase, now) => Ok(Seen::Covered(purchase)),
+            PurchaseState::Held if self.is_in_force(&purchase, now) => {
+                Ok(Seen::Covered(Box::new(purchase)))
+            }
             PurchaseState::Held => Err(Error::new(
                 ErrorKind::Rail,
                 "it is not known whether the subscription was paid on",
@@ -185,7 +190,7 @@ impl Desk {
         let new = Purchase {
             id: claim.invocation.event,
             client: claim.invocation.client,
-            plan: plan.name().to_owned(),
+            plan: self.in_books(plan),
             amount: plan.due()?,
             state: PurchaseState::Open,
             status: "open".to_owned(),
@@ -196,13 +201,14 @@ impl Desk {
             customer: None,
             open_until: now.plus(ttl),
             held_until: None,
+            withdrawn_until: None,
             made_at: now,
             seen_at: now,
         };
         match self.books.begin_purchase(new, self.settings.limits).await? {
             Begun::New(purchase) => self.offer(plan, purchase).await,
             Begun::Standing(purchase) if self.is_in_force(&purchase, now) => {
-                Ok(Seen::Covered(purchase))
+                Ok(Seen::Covered(Box::new(purchase)))
             }
             Begun::Standing(purchase) if purchase.is_payable(now) => {
                 self.offer(plan, purchase).await
@@ -274,11 +280,12 @@ impl Desk {
 
     /// Who `client` is to Stripe. Never looked for by an address of mail, which anybody can type.
     async fn customer(&self, client: &ClientPubkey) -> Result<String, Trouble> {
-        if let Some(customer) = self.books.customer_of(client).await? {
+        if let Some(customer) = self.books.customer_of(self.account(), client).await? {
             return Ok(customer);
         }
         let made = self.client.make_customer(&client.to_string()).await?;
-        Ok(self.books.keep_customer(client, &made).await?)
+        let kept = self.books.keep_customer(self.account(), client, &made);
+        Ok(kept.await?)
     }
 
     /// Asks Stripe how `purchase` stands and writes it down: the one way in which anything is granted.
@@ -321,7 +328,23 @@ impl Desk {
 
     /// The plan of `purchase`, if it is still sold.
     pub(super) fn plan_of(&self, purchase: &Purchase) -> Option<&Arc<Plan>> {
-        self.plans.iter().find(|plan| plan.name() == purchase.plan)
+        let plans = &mut self.plans.iter();
+        plans.find(|plan| self.in_books(plan) == purchase.plan)
+    }
+
+    /// The name of `plan` in the books: what was bought with play money counts in test mode only.
+    fn in_books(&self, plan: &Plan) -> String {
+        match self.client.is_live() {
+            true => plan.name().to_owned(),
+            false => format!("test/{}", plan.name()),
+        }
+    }
+
+    fn account(&self) -> &'static str {
+        match self.client.is_live() {
+            true => "stripe",
+            false => "stripe-test",
+        }
     }
 
     /// Clients that call again and again must not have Stripe asked at their pace.

@@ -52,7 +52,14 @@ impl StripePlans {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if two plans sell one capability.
     pub fn new(desk: Arc<Desk>) -> Result<Self> {
         let mut by_capability = HashMap::new();
-        for plan in desk.plans() {
+        for (at, plan) in desk.plans().iter().enumerate() {
+            let mut before = desk.plans().iter().take(at);
+            if before.any(|other| other.name() == plan.name() && !other.sells_as(plan)) {
+                return Err(Error::config(format!(
+                    "two plans are called {} and have another price: give one of them another name",
+                    plan.name()
+                )));
+            }
             for capability in plan.capabilities() {
                 let name = capability.to_string();
                 if by_capability.insert(name, Arc::clone(plan)).is_some() {

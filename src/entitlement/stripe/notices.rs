@@ -115,7 +115,10 @@ impl Desk {
         let known = self.books.purchase(&name).await?;
         let purchase = match known {
             Some(purchase) => Some(purchase),
-            None => self.said_to_be(self.client.purchase_of(id).await?).await?,
+            None => {
+                self.said_to_be(self.client.subscription(id).await?.0)
+                    .await?
+            }
         };
         match purchase {
             Some(purchase) => self.look_again(&purchase).await,
@@ -129,23 +132,8 @@ impl Desk {
         if let Some(purchase) = self.books.purchase(&name).await? {
             return self.look_again(&purchase).await;
         }
-        if let Some(subscription) = self.client.subscription_paid_by(id).await? {
-            let name = PurchaseName::Subscription(subscription.clone());
-            let known = self.books.purchase(&name).await?;
-            let purchase = match known {
-                Some(purchase) => Some(purchase),
-                None => {
-                    let said = self.client.purchase_of(&subscription).await?;
-                    self.said_to_be(said).await?
-                }
-            };
-            let asked_at = self.clock.now();
-            let taken = self.client.taken_back(id).await?;
-            if let (Some(purchase), Some(how)) = (purchase, taken) {
-                let word = PurchaseWord::new(PurchaseState::Over, how, asked_at);
-                self.learn(&purchase, word).await?;
-            }
-            return Ok(());
+        if let Some((subscription, invoice)) = self.client.subscription_paid_by(id).await? {
+            return self.about_period(id, &subscription, &invoice).await;
         }
         let Some((session, order)) = self.client.page_paid_by(id).await? else {
             return Ok(());
@@ -156,6 +144,38 @@ impl Desk {
         }
         if let (Some(order), Some(how)) = (order, self.client.taken_back(id).await?) {
             self.withdraw(&order, how).await?;
+        }
+        Ok(())
+    }
+
+    /// The payment of one period of a subscription. If it was given back, what is left of that period goes; a period that is
+    /// paid for later counts again, because Stripe goes on charging.
+    async fn about_period(
+        &self,
+        payment: &str,
+        subscription: &str,
+        invoice: &str,
+    ) -> Result<(), Trouble> {
+        let (said, latest) = self.client.subscription(subscription).await?;
+        let name = PurchaseName::Subscription(subscription.to_owned());
+        let known = self.books.purchase(&name).await?;
+        let purchase = match known {
+            Some(purchase) => Some(purchase),
+            None => self.said_to_be(said).await?,
+        };
+        let Some((purchase, plan)) = purchase.as_ref().and_then(|p| Some((p, self.plan_of(p)?)))
+        else {
+            return Ok(());
+        };
+        let purchase = self.look_at(purchase, plan).await?;
+        if latest.as_deref() != Some(invoice) || purchase.state != PurchaseState::Held {
+            return Ok(());
+        }
+        let asked_at = self.clock.now();
+        if let Some(how) = self.client.taken_back(payment).await? {
+            let mut word = PurchaseWord::new(PurchaseState::Lapsed, how, asked_at);
+            word.withdrawn_until = purchase.held_until.or(Some(asked_at));
+            self.learn(&purchase, word).await?;
         }
         Ok(())
     }

@@ -154,6 +154,12 @@ impl Plan {
         &self.price
     }
 
+    /// Whether a purchase of `other` is one of this.
+    pub(super) fn sells_as(&self, other: &Self) -> bool {
+        let of = |plan: &Self| (plan.price.clone(), plan.mode, plan.quantity);
+        of(self) == of(other)
+    }
+
     pub(super) const fn how_many(&self) -> u64 {
         self.quantity
     }

@@ -18,7 +18,7 @@ impl Desk {
         let Some(entry) = ledger.get(&id).await? else {
             return Ok(());
         };
-        if entry.state != EntryState::Settled {
+        if entry.state != EntryState::Settled || entry.waiting {
             return Ok(());
         }
         let moves = vec![

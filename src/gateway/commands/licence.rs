@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::entitlement::licence::rfc3339;
 use crate::gateway::args::{LicenceCommand, LicenceFile};
 use crate::gateway::config::{self, LedgerPlace};
 use crate::gateway::exit::{Failure, Outcome};
@@ -108,11 +109,16 @@ async fn list(file: &LicenceFile) -> Outcome {
                     None if licence.expires_at <= SystemClock.now() => "expired",
                     None => "counts",
                 };
+                let until = rfc3339(licence.expires_at);
+                let covers = match licence.capabilities.as_str() {
+                    "" => "everything".to_owned(),
+                    covers => covers.replace('\n', ", "),
+                };
                 output::line(&format!(
-                    "{}  {state:7}  client {}  {}",
+                    "{}  {state:7}  until {}  client {}  {covers}",
                     licence.id,
+                    until.split('T').next().unwrap_or_default(),
                     licence.holder.short(),
-                    licence.capabilities
                 ));
             }
         }
@@ -128,7 +134,7 @@ fn row(licence: &IssuedLicence) -> Value {
         "id": licence.id,
         "client": licence.holder,
         "purchase": licence.purchase,
-        "capabilities": licence.capabilities,
+        "capabilities": licence.capabilities.lines().collect::<Vec<_>>(),
         "issued_at": licence.issued_at.as_secs(),
         "expires_at": licence.expires_at.as_secs(),
         "revoked_at": licence.revoked.map(|(at, _)| at.as_secs()),

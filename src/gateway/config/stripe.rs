@@ -262,19 +262,7 @@ impl StripeSection {
 
 impl PlanSection {
     fn read(&self, section: &StripeSection) -> Result<PlanSettings, String> {
-        let named = self.capability.iter().chain(&self.capabilities);
-        let mut capabilities = named
-            .map(|text| text.parse::<Capability>().map_err(|e| e.to_string()))
-            .collect::<Result<Vec<_>, _>>()?;
-        if let Some(tool) = &self.tool {
-            let name = CapabilityPattern::literal(tool);
-            let name = name.ok_or("tool: must be the name of a tool, without a *")?;
-            let tool = Capability::new(method::TOOLS_CALL, Some(name));
-            capabilities.push(tool.map_err(|error| error.to_string())?);
-        }
-        if capabilities.is_empty() {
-            return Err("capability, capabilities or tool must say what is sold".to_owned());
-        }
+        let capabilities = self.sold()?;
         let checkout = self.checkout.as_ref();
         let item = match checkout.map(|checkout| checkout.line_items.as_slice()) {
             None => None,
@@ -305,31 +293,8 @@ impl PlanSection {
             Mode::Payment => PlanMode::Payment,
             Mode::Subscription => PlanMode::Subscription,
         });
-        let amount = match (self.amount, &self.unit) {
-            (None, _) => None,
-            (Some(amount), unit) => {
-                let unit = unit.as_deref().unwrap_or("usd-cents").parse();
-                let unit = unit.map_err(|error: crate::Error| format!("unit: {error}"))?;
-                Some(Amount::new(amount, unit).map_err(|error| format!("amount: {error}"))?)
-            }
-        };
-        if let Some(pointer) = &self.value_from
-            && !pointer.starts_with('/')
-        {
-            return Err(
-                "value_from must be a JSON pointer into the result, such as /structuredContent/tokens".to_owned(),
-            );
-        }
-        if self.meter_event.is_none() && (self.value.is_some() || self.value_from.is_some()) {
-            return Err(
-                "value and value_from count for a meterEvent, and there is none".to_owned(),
-            );
-        }
-        let meter = self.meter_event.as_ref().map(|event| Meter {
-            event: event.clone(),
-            value: self.value.unwrap_or(1),
-            value_from: self.value_from.clone(),
-        });
+        let amount = self.amount()?;
+        let meter = self.meter()?;
         let past_due = self.past_due.unwrap_or(section.past_due);
         Ok(PlanSettings {
             name: self.name.clone(),
@@ -352,6 +317,56 @@ impl PlanSection {
             reason: self.payment_reason.clone(),
             past_due_counts: past_due == PastDue::Keep,
         })
+    }
+
+    /// What is sold.
+    fn sold(&self) -> Result<Vec<Capability>, String> {
+        let named = self.capability.iter().chain(&self.capabilities);
+        let mut capabilities = named
+            .map(|text| text.parse::<Capability>().map_err(|e| e.to_string()))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(tool) = &self.tool {
+            let name = CapabilityPattern::literal(tool);
+            let name = name.ok_or("tool: must be the name of a tool, without a *")?;
+            let tool = Capability::new(method::TOOLS_CALL, Some(name));
+            capabilities.push(tool.map_err(|error| error.to_string())?);
+        }
+        if capabilities.is_empty() {
+            return Err("capability, capabilities or tool must say what is sold".to_owned());
+        }
+        Ok(capabilities)
+    }
+
+    /// What the config says that one costs.
+    fn amount(&self) -> Result<Option<Amount>, String> {
+        let Some(amount) = self.amount else {
+            return Ok(None);
+        };
+        let unit = self.unit.as_deref().unwrap_or("usd-cents").parse();
+        let unit = unit.map_err(|error: crate::Error| format!("unit: {error}"))?;
+        let amount = Amount::new(amount, unit).map_err(|error| format!("amount: {error}"))?;
+        Ok(Some(amount))
+    }
+
+    /// What is counted.
+    fn meter(&self) -> Result<Option<Meter>, String> {
+        if let Some(pointer) = &self.value_from
+            && !pointer.starts_with('/')
+        {
+            return Err(
+                "value_from must be a JSON pointer into the result, such as /structuredContent/tokens".to_owned(),
+            );
+        }
+        if self.meter_event.is_none() && (self.value.is_some() || self.value_from.is_some()) {
+            return Err(
+                "value and value_from count for a meterEvent, and there is none".to_owned(),
+            );
+        }
+        Ok(self.meter_event.as_ref().map(|event| Meter {
+            event: event.clone(),
+            value: self.value.unwrap_or(1),
+            value_from: self.value_from.clone(),
+        }))
     }
 }
 

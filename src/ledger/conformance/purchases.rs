@@ -33,6 +33,7 @@ where
     a_page_belongs_to_one_purchase(make().await).await;
     an_old_word_changes_nothing(make().await).await;
     what_is_over_stays_over(make().await).await;
+    what_was_given_back_counts_again_when_more_is_paid_for(make().await).await;
     a_purchase_is_found_by_each_of_its_names(make().await).await;
     purchases_come_in_pages_oldest_first(make().await).await;
     a_notice_is_taken_in_once_and_waits_until_it_is_treated(make().await).await;
@@ -55,6 +56,7 @@ fn purchase(n: u8, of: u8, plan: &str) -> Purchase {
         customer: None,
         open_until: AT.plus(HOUR),
         held_until: None,
+        withdrawn_until: None,
         made_at: AT,
         seen_at: AT,
     }
@@ -73,12 +75,12 @@ async fn begin<B: PurchaseBooks>(books: &B, purchase: Purchase) -> Begun {
 }
 
 async fn a_client_is_one_customer<B: PurchaseBooks + 'static>(books: Arc<B>) {
-    assert_eq!(books.customer_of(&client(1)).await.unwrap(), None);
+    assert_eq!(books.customer_of("a", &client(1)).await.unwrap(), None);
     let tasks: Vec<_> = (0..20)
         .map(|n| {
             let books = Arc::clone(&books);
             let name = format!("cus_{n}");
-            tokio::spawn(async move { books.keep_customer(&client(1), &name).await.unwrap() })
+            tokio::spawn(async move { books.keep_customer("a", &client(1), &name).await.unwrap() })
         })
         .collect();
     let mut kept = Vec::new();
@@ -87,9 +89,14 @@ async fn a_client_is_one_customer<B: PurchaseBooks + 'static>(books: Arc<B>) {
     }
     kept.dedup();
     assert_eq!(kept.len(), 1, "the first stays");
-    assert_eq!(books.customer_of(&client(1)).await.unwrap(), kept.pop());
-    let other = books.keep_customer(&client(2), "cus_x").await.unwrap();
-    assert_eq!(other, "cus_x");
+    assert_eq!(
+        books.customer_of("a", &client(1)).await.unwrap(),
+        kept.pop()
+    );
+    for (account, n, name) in [("a", 2, "cus_x"), ("b", 1, "cus_y")] {
+        let other = books.keep_customer(account, &client(n), name).await;
+        assert_eq!(other.unwrap(), name, "each for itself");
+    }
 }
 
 async fn a_plan_is_bought_once_at_a_time<B: PurchaseBooks + 'static>(books: Arc<B>) {
@@ -235,6 +242,34 @@ async fn what_is_over_stays_over<B: PurchaseBooks>(books: Arc<B>) {
         event(2),
         "the open one counts before what is over"
     );
+}
+
+async fn what_was_given_back_counts_again_when_more_is_paid_for<B: PurchaseBooks>(books: Arc<B>) {
+    begin(&*books, purchase(1, 1, "a")).await;
+    let learn = |state, secs, until: Option<u64>, withdrawn: Option<u64>| {
+        let books = Arc::clone(&books);
+        let mut said = word(state, secs);
+        said.held_until = until.map(Timestamp::from_secs);
+        said.withdrawn_until = withdrawn.map(Timestamp::from_secs);
+        async move {
+            let learned = books.learn_purchase(&event(1), said).await.unwrap();
+            learned.unwrap().0.state
+        }
+    };
+    let (held, lapsed) = (PurchaseState::Held, PurchaseState::Lapsed);
+    assert_eq!(learn(held, 1, Some(5_000), None).await, held);
+    assert_eq!(learn(lapsed, 2, None, Some(5_000)).await, lapsed);
+    assert_eq!(
+        learn(held, 3, Some(5_000), None).await,
+        lapsed,
+        "the same period"
+    );
+    assert_eq!(
+        learn(held, 4, Some(9_000), None).await,
+        held,
+        "the next one"
+    );
+    assert_eq!(learn(held, 5, Some(9_000), None).await, held);
 }
 
 async fn a_purchase_is_found_by_each_of_its_names<B: PurchaseBooks>(books: Arc<B>) {

@@ -86,12 +86,12 @@ impl Accounts for MemoryLedger {
         let mut books = self.books();
         let mut accounts = self.account_books();
         let on = accounts.on(&new.client, new.amount.unit());
-        let Some(left) = on.checked_sub(new.amount.value()) else {
-            return Ok(Drawn::Short);
-        };
         if let Some(opened) = books.refusal(&new) {
             return Ok(Drawn::Refused(opened));
         }
+        let Some(left) = on.checked_sub(new.amount.value()) else {
+            return Ok(Drawn::Short);
+        };
         let quoted = Entry::quoted(new);
         let Applied::Moved(entry) = quoted.make_all(paid_at_once(&quoted, at), at) else {
             return Err(Error::ledger("an entry cannot be paid"));

@@ -14,7 +14,8 @@ use crate::payment::{ClientPubkey, RequestEventId, Timestamp};
 
 #[derive(Debug, Default)]
 pub(super) struct Purchases {
-    customers: HashMap<ClientPubkey, String>,
+    /// By account and client.
+    customers: HashMap<(String, ClientPubkey), String>,
     purchases: HashMap<RequestEventId, Purchase>,
     /// With whether it was acted upon.
     notices: BTreeMap<String, (RailNotice, bool)>,
@@ -37,14 +38,20 @@ impl Purchases {
 
 #[async_trait]
 impl PurchaseBooks for MemoryLedger {
-    async fn keep_customer(&self, client: &ClientPubkey, customer: &str) -> Result<String> {
+    async fn keep_customer(
+        &self,
+        account: &str,
+        client: &ClientPubkey,
+        customer: &str,
+    ) -> Result<String> {
         let mut books = self.purchase_books();
-        let kept = books.customers.entry(*client);
+        let kept = books.customers.entry((account.to_owned(), *client));
         Ok(kept.or_insert_with(|| customer.to_owned()).clone())
     }
 
-    async fn customer_of(&self, client: &ClientPubkey) -> Result<Option<String>> {
-        Ok(self.purchase_books().customers.get(client).cloned())
+    async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>> {
+        let name = (account.to_owned(), *client);
+        Ok(self.purchase_books().customers.get(&name).cloned())
     }
 
     async fn begin_purchase(&self, new: Purchase, limits: OpenLimits) -> Result<Begun> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::books::Books;
 use super::rows::{self, millis, time};
-use super::{SqliteLedger, failure, moves};
+use super::{SqliteLedger, failure, moves, reader};
 use crate::error::{Error, Result};
 use crate::ledger::accounts::{
     already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
@@ -140,7 +140,9 @@ fn draw(books: &mut Books, new: NewEntry, at: Timestamp) -> Result<Drawn> {
     let on = account(books.connection(), &client, amount.unit()).map_err(|e| failure(&e))?;
     let on = on.map_or(0, |account| account.amount.value());
     let Some(left) = on.checked_sub(amount.value()) else {
-        return Ok(Drawn::Short);
+        // What this very event has drawn already is not missing.
+        let drawn = reader::of_event(books.connection(), &new.id).map_err(|e| failure(&e))?;
+        return Ok(drawn.map_or(Drawn::Short, |entry| Drawn::Refused(Opened::Exists(entry))));
     };
     let quoted = match moves::open(books, new, NO_LIMITS)? {
         Opened::New(entry) => entry,

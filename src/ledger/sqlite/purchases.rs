@@ -13,7 +13,12 @@ use crate::ledger::{
 use crate::payment::{ClientPubkey, RequestEventId, Timestamp};
 
 pub(super) const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS rail_customer (client TEXT PRIMARY KEY, customer TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rail_customer (
+    account  TEXT NOT NULL,
+    client   TEXT NOT NULL,
+    customer TEXT NOT NULL,
+    PRIMARY KEY (account, client)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS purchase (
     id            TEXT PRIMARY KEY,
     client        TEXT NOT NULL,
@@ -74,21 +79,28 @@ const FORGET: [&str; 3] = [
 
 #[async_trait::async_trait]
 impl PurchaseBooks for SqliteLedger {
-    async fn keep_customer(&self, client: &ClientPubkey, customer: &str) -> Result<String> {
-        const KEEP: &str = "INSERT OR IGNORE INTO rail_customer (client, customer) VALUES (?1, ?2)";
-        let (client, customer) = (client.to_string(), customer.to_owned());
+    async fn keep_customer(
+        &self,
+        account: &str,
+        client: &ClientPubkey,
+        customer: &str,
+    ) -> Result<String> {
+        const KEEP: &str =
+            "INSERT OR IGNORE INTO rail_customer (account, client, customer) VALUES (?1, ?2, ?3)";
+        let (account, client) = (account.to_owned(), client.to_string());
+        let customer = customer.to_owned();
         self.write(move |books| {
             let connection = books.connection();
-            execute(connection, KEEP, (&client, &customer))?;
-            let kept = customer_of(connection, &client).map_err(|e| failure(&e))?;
+            execute(connection, KEEP, (&account, &client, &customer))?;
+            let kept = customer_of(connection, &account, &client).map_err(|e| failure(&e))?;
             Ok(kept.unwrap_or(customer))
         })
         .await
     }
 
-    async fn customer_of(&self, client: &ClientPubkey) -> Result<Option<String>> {
-        let client = client.to_string();
-        self.read(move |connection| customer_of(connection, &client))
+    async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>> {
+        let (account, client) = (account.to_owned(), client.to_string());
+        self.read(move |connection| customer_of(connection, &account, &client))
             .await
     }
 
@@ -366,10 +378,14 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Purchase> {
     optional(row, 0, json)?.ok_or_else(|| unreadable(0))
 }
 
-fn customer_of(connection: &Connection, client: &str) -> rusqlite::Result<Option<String>> {
+fn customer_of(
+    connection: &Connection,
+    account: &str,
+    client: &str,
+) -> rusqlite::Result<Option<String>> {
     connection
-        .prepare_cached("SELECT customer FROM rail_customer WHERE client = ?1")?
-        .query_row([client], |row| row.get(0))
+        .prepare_cached("SELECT customer FROM rail_customer WHERE account = ?1 AND client = ?2")?
+        .query_row([account, client], |row| row.get(0))
         .optional()
 }
 

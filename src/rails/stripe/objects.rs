@@ -11,6 +11,15 @@ pub(super) enum Ref<T> {
     Full(Box<T>),
 }
 
+impl Ref<Named> {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Id(id) => id,
+            Self::Full(named) => &named.id,
+        }
+    }
+}
+
 impl<T> Ref<T> {
     pub(super) fn full(&self) -> Option<&T> {
         match self {
@@ -81,6 +90,8 @@ pub(super) struct Subscription {
     current_period_end: Option<u64>,
     #[serde(default)]
     items: Option<List<Item>>,
+    #[serde(default)]
+    pub(super) latest_invoice: Option<Ref<Named>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -146,6 +157,7 @@ pub(super) struct InvoicePayment {
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Invoice {
+    pub(super) id: String,
     #[serde(default)]
     parent: Option<Parent>,
     /// Before version 2025-03-31.
@@ -173,10 +185,7 @@ impl Invoice {
             .as_ref()
             .and_then(|parent| parent.subscription_details.as_ref())
             .and_then(|details| details.subscription.as_ref());
-        match details.or(self.subscription.as_ref())? {
-            Ref::Id(id) => Some(id),
-            Ref::Full(named) => Some(&named.id),
-        }
+        details.or(self.subscription.as_ref()).map(Ref::id)
     }
 }
 
@@ -233,9 +242,9 @@ mod tests {
             assert!(subscription.is_for("price_2"));
         }
         for written in [
-            json!({ "subscription": "sub_1" }),
-            json!({ "parent": { "subscription_details": { "subscription": "sub_1" } } }),
-            json!({ "parent": { "subscription_details": { "subscription": { "id": "sub_1" } } } }),
+            json!({ "id": "in_1", "subscription": "sub_1" }),
+            json!({ "id": "in_1", "parent": { "subscription_details": { "subscription": "sub_1" } } }),
+            json!({ "id": "in_1", "parent": { "subscription_details": { "subscription": { "id": "sub_1" } } } }),
         ] {
             let invoice: Invoice = serde_json::from_value(written).unwrap();
             assert_eq!(invoice.subscription(), Some("sub_1"));

@@ -299,22 +299,30 @@ impl StripeClient {
         report(&found, expected)
     }
 
-    /// The purchase that the subscription `id` says it is, if it says so.
+    /// The purchase that the subscription `id` says it is, if it says so, and its latest invoice.
     ///
     /// # Errors
     ///
     /// A [`StripeError`].
-    pub async fn purchase_of(&self, id: &str) -> Result<Option<String>, StripeError> {
+    pub async fn subscription(
+        &self,
+        id: &str,
+    ) -> Result<(Option<String>, Option<String>), StripeError> {
         let found: Subscription = self.get(&["subscriptions", id], &Form::new()).await?;
-        Ok(fact(&found.metadata, PURCHASE).map(str::to_owned))
+        let purchase = fact(&found.metadata, PURCHASE).map(str::to_owned);
+        let invoice = found.latest_invoice.as_ref().map(Ref::id);
+        Ok((purchase, invoice.map(str::to_owned)))
     }
 
-    /// The subscription that the payment `id` was for, if it was for one.
+    /// The subscription that the payment `id` was for, if it was for one, and the invoice.
     ///
     /// # Errors
     ///
     /// A [`StripeError`].
-    pub async fn subscription_paid_by(&self, id: &str) -> Result<Option<String>, StripeError> {
+    pub async fn subscription_paid_by(
+        &self,
+        id: &str,
+    ) -> Result<Option<(String, String)>, StripeError> {
         let query = Form::new()
             .with("payment[type]", "payment_intent")
             .with("payment[payment_intent]", id)
@@ -326,7 +334,7 @@ impl StripeClient {
                 Ref::Id(id) => self.get(&["invoices", &id], &Form::new()).await?,
             };
             if let Some(subscription) = invoice.subscription() {
-                return Ok(Some(subscription.to_owned()));
+                return Ok(Some((subscription.to_owned(), invoice.id.clone())));
             }
         }
         Ok(None)
@@ -432,17 +440,12 @@ pub fn check_return_url(key: &str, url: &str) -> Result<(), Error> {
 }
 
 fn report(session: &Session, expected: &Expected<'_>) -> Result<PurchaseReport, StripeError> {
-    let named = |named: &Option<Ref<Named>>| match named {
-        Some(Ref::Id(id)) => Some(id.clone()),
-        Some(Ref::Full(named)) => Some(named.id.clone()),
-        None => None,
-    };
     let mut report = PurchaseReport {
         standing: Standing::Open,
         status: session.status.clone(),
         payment: None,
         subscription: None,
-        customer: named(&session.customer),
+        customer: session.customer.as_ref().map(|named| named.id().to_owned()),
         period_end: None,
     };
     match session.status.as_str() {

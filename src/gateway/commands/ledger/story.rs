@@ -14,9 +14,13 @@ pub(super) fn tell(entry: &Entry) -> Vec<String> {
         format!("  for     {}", harmless(&entry.capability)),
         format!("  by      {}, {}", entry.pmi, lifecycle(entry)),
         format!("  client  {}", entry.client),
-        format!("  offer   until {}", utc(entry.deadline)),
     ];
-    if let Some(until) = entry.watch_until {
+    if !is_drawn(entry) {
+        lines.push(format!("  offer   until {}", utc(entry.deadline)));
+    }
+    if !is_drawn(entry)
+        && let Some(until) = entry.watch_until
+    {
         lines.push(format!("  watched until {}", utc(until)));
     }
     lines.push(String::new());

@@ -10,8 +10,16 @@ use super::Shared;
 use super::session::Session;
 use crate::payment::{BearerToken, ClientPubkey};
 
+/// The shortest secret that a client is known by, in characters: strangers must not choose the same.
+const SECRET: usize = 16;
+
 /// The header that carries a session's id.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The header by which a client names a request, so that it is the same when it is sent again.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The longest such name.
+const LONGEST_KEY: usize = 255;
 
 /// Who makes a request.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub(super) struct Caller {
     /// What it presents.
     pub(super) tokens: Vec<BearerToken>,
     pub(super) session: Option<Session>,
+    /// How it names the request.
+    pub(super) request_name: Option<Vec<u8>>,
 }
 
 impl Shared {
@@ -44,17 +54,14 @@ impl Shared {
         session: Option<Session>,
     ) -> Caller {
         let bearer = bearer(headers);
-        let verified = self
-            .settings
-            .identity_header
-            .as_ref()
+        let header = self.settings.identity_header.as_ref();
+        let verified = header
             .filter(|_| self.settings.trusts(peer))
-            .and_then(|name| headers.get(name))
-            .map(HeaderValue::as_bytes)
-            .filter(|name| !name.is_empty());
+            .and_then(|name| only(headers, name));
+        let secret = bearer.as_ref().filter(|it| it.reveal().len() >= SECRET);
         let client = if let Some(name) = verified {
             self.key.client(KnownBy::Proxy, name)
-        } else if let Some(secret) = &bearer {
+        } else if let Some(secret) = secret {
             self.key.client(KnownBy::Bearer, secret.reveal().as_bytes())
         } else if let Some(session) = &session {
             self.key.client(KnownBy::Session, session.name())
@@ -63,11 +70,21 @@ impl Shared {
         };
         Caller {
             client,
-            vouched_for: verified.is_some() || bearer.is_some(),
+            vouched_for: verified.is_some() || secret.is_some(),
             tokens: bearer.into_iter().collect(),
             session,
+            request_name: only(headers, IDEMPOTENCY_KEY.as_str())
+                .filter(|name| name.len() <= LONGEST_KEY)
+                .map(<[u8]>::to_vec),
         }
     }
+}
+
+/// What a header holds that is there once: a proxy that appends to what its client sent must not let it pose as another.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let only = values.next().map(HeaderValue::as_bytes)?;
+    (values.next().is_none() && !only.is_empty()).then_some(only)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<BearerToken> {

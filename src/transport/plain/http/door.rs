@@ -30,8 +30,6 @@ const LONGEST: usize = 4 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer may take before the client is shown, by a stream, that it is being worked on.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How long a request that was answered before waits for that answer. It is in the ledger, or it is gone.
-const AGAIN: Duration = Duration::from_secs(5);
 /// The code of a call that only a licence lets through; over HTTP its status is that of a missing licence.
 const LICENCE_REQUIRED_CODE: i64 = -32041;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -162,10 +160,7 @@ impl Shared {
                 }
                 let event =
                     self.event_of(&caller, &request.id, text.as_deref().unwrap_or_default());
-                let id = request.id.clone();
-                let mut response = self
-                    .exchange(event, request.into(), caller, &id, reads)
-                    .await;
+                let mut response = self.exchange(event, request.into(), caller, reads).await;
                 if let Some(id) = began {
                     response.headers_mut().insert(SESSION, id);
                 }
@@ -183,21 +178,22 @@ impl Shared {
     }
 
     /// The name of a request. In one session an id is used once, so the same words under the same id are the same request, sent
-    /// again because its answer was lost; without a session every request is a new one.
+    /// again because its answer was lost. A client that is known without a session names requests itself, by an idempotency key;
+    /// else every request is a new one.
     fn event_of(&self, caller: &Caller, id: &RequestId, text: &str) -> RequestEventId {
-        match &caller.session {
-            None => self.fresh.event(&self.key, &caller.client),
-            Some(session) => {
+        let client = caller.client.as_bytes();
+        let name = match (&caller.request_name, &caller.session) {
+            (Some(key), _) if caller.vouched_for => self
+                .key
+                .mac("request by key", &[client, key, text.as_bytes()]),
+            (_, Some(session)) => {
                 let id = id.to_string();
-                let parts = [
-                    session.name(),
-                    caller.client.as_bytes(),
-                    id.as_bytes(),
-                    text.as_bytes(),
-                ];
-                RequestEventId::from_bytes(self.key.mac("request again", &parts))
+                let parts = [session.name(), client, id.as_bytes(), text.as_bytes()];
+                self.key.mac("request again", &parts)
             }
-        }
+            _ => return self.fresh.event(&self.key, &caller.client),
+        };
+        RequestEventId::from_bytes(name)
     }
 
     async fn exchange(
@@ -205,15 +201,13 @@ impl Shared {
         event: RequestEventId,
         message: Message,
         caller: Caller,
-        id: &RequestId,
         reads: Reads,
     ) -> Response<Answer> {
         let Some(wait) = self.exchanges.wait(event) else {
             return busy();
         };
-        let came = wait.came;
-        if came != Came::Meanwhile {
-            let origin = origin_of(&caller, event, came == Came::Afterwards);
+        if wait.came != Came::Meanwhile {
+            let origin = origin_of(&caller, event, wait.came == Came::Afterwards);
             if self
                 .came_in
                 .send(Inbound::new(message, origin))
@@ -222,18 +216,14 @@ impl Shared {
             {
                 return closing();
             }
+            self.exchanges.let_in(event);
         }
         let Wait {
             mut events,
             hang_up,
             ..
         } = wait;
-        let again = came == Came::Afterwards;
-        let patience = if again { AGAIN } else { SILENCE };
-        let mut first = tokio::time::timeout(patience, events.recv()).await;
-        if again && first.is_err() {
-            return used_before(id);
-        }
+        let mut first = tokio::time::timeout(SILENCE, events.recv()).await;
         if !reads.events {
             // Nothing but the answer can be told to this client.
             while !matches!(&first, Ok(None | Some(Event { last: true, .. }))) {
@@ -316,14 +306,6 @@ fn reads(headers: &HeaderMap) -> Reads {
         reads.events |= ["text/event-stream", "text/*", "*/*"].contains(&kind);
     }
     reads
-}
-
-fn used_before(id: &RequestId) -> Response<Answer> {
-    let why = "this id was used before in this session, and its answer is gone: use a new id";
-    let error = json!({
-        "jsonrpc": "2.0", "id": id, "error": { "code": INVALID_REQUEST_CODE, "message": why },
-    });
-    whole(error.to_string())
 }
 
 /// An answer that is there at once.

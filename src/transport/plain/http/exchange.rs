@@ -61,16 +61,11 @@ impl Exchanges {
         if open.len() >= MOST && !open.contains_key(&event) {
             return None;
         }
-        let mut seen = self.seen();
-        let came = match seen.get(&event) {
+        let came = match self.seen().get(&event) {
             None => Came::First,
             Some(false) => Came::Meanwhile,
             Some(true) => Came::Afterwards,
         };
-        if came == Came::First {
-            seen.put(event, false);
-        }
-        drop(seen);
         let hang_up = HangUp {
             of: Arc::clone(&self.open),
             event,
@@ -82,6 +77,15 @@ impl Exchanges {
             events,
             hang_up,
         })
+    }
+
+    /// Notes that `event` has come in, and is being worked on until it is answered. Not before it has: a connection that breaks on the
+    /// way in must not make its repetition wait for ever.
+    pub(super) fn let_in(&self, event: RequestEventId) {
+        let mut seen = self.seen();
+        // It may be answered already.
+        let answered = !self.open().contains_key(&event);
+        seen.put(event, answered);
     }
 
     /// Says something about `event`. `false` if nobody waits for it.

@@ -185,11 +185,11 @@ async fn a_client_is_who_a_proxy_says_else_what_it_shows_else_its_session() {
     assert_ne!(a.client, who(&in_session(&other)).await.client);
     assert_ne!(who("").await.client, who("").await.client);
 
-    let bearer = "authorization: Bearer s3cret\r\n";
+    let bearer = "authorization: Bearer a-secret-of-its-own\r\n";
     let b = who(&(in_session(&one) + bearer)).await;
     assert_eq!(b.client, who(bearer).await.client);
     assert_ne!(b.client, a.client);
-    assert_eq!(b.tokens[0].reveal(), "s3cret");
+    assert_eq!(b.tokens[0].reveal(), "a-secret-of-its-own");
     // What belongs to a session belongs to whoever can prove its payment.
     assert!(a.bearer && !b.bearer);
 
