@@ -52,6 +52,8 @@ pub(super) struct Selling {
     pub(super) interaction: PaymentInteractionPolicy,
     pub(super) payment_ttl: Duration,
     pub(super) limits: OpenLimits,
+    /// How many offers one client may ask for in a minute.
+    pub(super) offers_per_minute: Option<u32>,
     /// What lets calls through without paying.
     pub(super) entitling: Entitling,
     /// How clients pay ahead, if they may.
@@ -297,6 +299,14 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_per_client", per_client)?.unwrap_or(limits.per_client),
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
+        offers_per_minute: match file.limits.offers_per_minute {
+            Some(0) => {
+                return Err(Failure::usage(
+                    "limits.offers_per_minute: must be at least 1",
+                ));
+            }
+            pace => pace,
+        },
         entitling: entitlements::merge(args, file)?,
         balance: file
             .balance
@@ -609,6 +619,11 @@ mod tests {
                 "rails.lightning_nwc",
             ),
             ("relays = [\"ws://x\"]\n[rails.magic]", &[], "magic"),
+            (
+                "relays = [\"ws://x\"]\n[limits]\noffers_per_minute = 0",
+                &[],
+                "limits.offers_per_minute",
+            ),
             (
                 "relays = [\"ws://x\"]\n[limits]\npending_total = 0",
                 &[],

@@ -204,6 +204,9 @@ pub(super) fn server_payments(
         rates,
         challenges,
     } = rails;
+    if let Some(pace) = selling.offers_per_minute {
+        builder = builder.settings(|rules| rules.offers_per_minute = pace);
+    }
     if let Some(issuer) = challenges {
         let implied = selling.mpp.implies_gating;
         builder = builder

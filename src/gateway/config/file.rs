@@ -83,6 +83,7 @@ fn sats() -> String {
 pub(super) struct Limits {
     pub(super) pending_per_client: Option<usize>,
     pub(super) pending_total: Option<usize>,
+    pub(super) offers_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
