@@ -164,8 +164,13 @@ mod tests {
         .unwrap();
         let price = |name: &str| (name == "a").then(|| ToolPrice::new(json!(1), vec![json!(2)]));
         let added = with_prices(&result, price).unwrap();
-        let expected = r#"{"nextCursor":"c","tools":[{"_meta":{"org.paymentauth/payment-info":{"offers":[2]},"x":1,"x-mpp-pricing":1},"name":"a","x-mpp-pricing":1},{"n":1.0,"name":"b"},{"title":"nameless"}]}"#;
-        assert_eq!(added.get(), expected);
+        let meta =
+            json!({"org.paymentauth/payment-info": {"offers": [2]}, "x": 1, "x-mpp-pricing": 1});
+        let expected = json!({"nextCursor": "c", "tools": [
+            {"_meta": meta, "name": "a", "x-mpp-pricing": 1}, {"n": 1.0, "name": "b"}, {"title": "nameless"},
+        ]});
+        let added: Value = serde_json::from_str(added.get()).unwrap();
+        assert_eq!(added, expected);
         assert!(with_prices(&result, |_| None).is_none());
         for odd in [json!([]), json!({}), json!({"tools": 1})] {
             assert!(with_prices(&raw(&odd).unwrap(), price).is_none());
