@@ -1,7 +1,7 @@
 //! The crate `mpp`, a client of the Machine Payments Protocol that others wrote, buys from the gate; and holds what the gate says
 //! against its own reading of the protocol. How the bytes travel is left to other tests: here they go through memory.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

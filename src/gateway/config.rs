@@ -620,11 +620,6 @@ mod tests {
             ),
             ("relays = [\"ws://x\"]\n[rails.magic]", &[], "magic"),
             (
-                "relays = [\"ws://x\"]\n[limits]\noffers_per_minute = 0",
-                &[],
-                "limits.offers_per_minute",
-            ),
-            (
                 "relays = [\"ws://x\"]\n[limits]\npending_total = 0",
                 &[],
                 "limits.pending_total",

@@ -164,7 +164,7 @@ mod tests {
     use super::super::{ClientPubkey, InvocationIdentity, RequestEventId};
     use super::*;
 
-    fn call(arguments: Value) -> Invocation {
+    fn call(arguments: &Value) -> Invocation {
         Invocation::new(
             ClientPubkey::from_bytes([1; 32]),
             RequestEventId::from_bytes([2; 32]),
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_call_reserves_what_its_argument_says_and_no_more_than_the_most() {
         let metering = Metering::new(MeterUnit::Results, "2 sats".parse().unwrap(), 1, 50).unwrap();
-        assert_eq!(metering.reserved(&call(json!({"limit": 5}))), 50);
+        assert_eq!(metering.reserved(&call(&json!({"limit": 5}))), 50);
         let metering = metering.limited_by("limit");
         for (argument, reserved) in [
             (json!({"limit": 5}), 5),
@@ -208,11 +208,7 @@ mod tests {
             (json!({}), 50),
             (json!(null), 50),
         ] {
-            assert_eq!(
-                metering.reserved(&call(argument.clone())),
-                reserved,
-                "{argument}"
-            );
+            assert_eq!(metering.reserved(&call(&argument)), reserved, "{argument}");
         }
     }
 

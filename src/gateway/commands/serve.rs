@@ -47,51 +47,8 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
-    let challenges = wire_up::challenges(&serving.selling.mpp, &keys)?;
     let books = wire_up::server_books(&serving.ledger)?;
-    let starting = async {
-        let (children, lightning, rates) = tokio::try_join!(
-            async { Ok(Children::start(command, serving.isolation).await?) },
-            wire_up::lightning(&serving.selling),
-            wire_up::rates(&serving.selling.rates),
-        )?;
-        let check = serving
-            .check_calls
-            .then(|| ListedCalls::new(children.catalogue()));
-        let own = own_licences(&serving, &books, &keys)?;
-        let catalogue = Arc::clone(&children.catalogue().borrow());
-        let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
-        let goods = Arc::new(goods);
-        let entitling = &serving.selling.entitling;
-        let mut entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
-        let stripe = StripeShop::open(&serving.selling, &books).await?;
-        entitlements.extend(stripe.iter().map(|shop| Arc::clone(&shop.plans)));
-        let checkout = stripe.as_ref().and_then(|shop| shop.checkout.clone());
-        let rails = wire_up::ServerRails {
-            lightning,
-            checkout,
-            tokens: stripe.as_ref().and_then(|shop| shop.tokens.clone()),
-            rates,
-            challenges,
-        };
-        let payments = wire_up::server_payments(
-            &serving.selling,
-            books.ledger,
-            check,
-            rails,
-            (entitlements, &goods),
-        )?;
-        let ways = Ways::open(&serving, keys).await?;
-        let paid = with_server_payments(wire_up::behind_the_gate(ways.joined())?, payments).await?;
-        serve_licences(&serving, &own, &books.licences, &stop).await?;
-        if let (Some(own), Some(relays)) = (own, &ways.relays) {
-            revocations::publish(own, relays, &serving.relays, &stop);
-        }
-        if let Some((shop, settings)) = stripe.as_ref().zip(serving.selling.stripe.as_ref()) {
-            shop.keep(settings, &stop).await?;
-        }
-        Outcome::Ok((children, ways, paid, goods))
-    };
+    let starting = open_shop(&serving, command, keys, books, &stop);
     let (children, ways, paid, goods) = tokio::select! {
         started = starting => started?,
         () = stop.cancelled() => return Ok(()),
@@ -130,6 +87,61 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     }
     let ends = [stop, ways.client_left()];
     finish(work, &paid, &ends, &drop_calls).await
+}
+
+/// Everything that is served, ready to be served.
+type Shop = (Children, Ways, Arc<PaidServer>, Arc<Goods>);
+
+/// Starts the child, the wallet and the rest, in the order in which mistakes are cheapest.
+async fn open_shop(
+    serving: &Serving,
+    command: ChildCommand,
+    keys: NostrKeys,
+    books: wire_up::Books,
+    stop: &CancellationToken,
+) -> Outcome<Shop> {
+    let challenges = wire_up::challenges(&serving.selling.mpp, &keys)?;
+    let (children, lightning, rates) = tokio::try_join!(
+        async { Ok(Children::start(command, serving.isolation).await?) },
+        wire_up::lightning(&serving.selling),
+        wire_up::rates(&serving.selling.rates),
+    )?;
+    let check = serving
+        .check_calls
+        .then(|| ListedCalls::new(children.catalogue()));
+    let own = own_licences(serving, &books, &keys)?;
+    let catalogue = Arc::clone(&children.catalogue().borrow());
+    let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
+    let goods = Arc::new(goods);
+    let entitling = &serving.selling.entitling;
+    let mut entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
+    let stripe = StripeShop::open(&serving.selling, &books).await?;
+    entitlements.extend(stripe.iter().map(|shop| Arc::clone(&shop.plans)));
+    let checkout = stripe.as_ref().and_then(|shop| shop.checkout.clone());
+    let rails = wire_up::ServerRails {
+        lightning,
+        checkout,
+        tokens: stripe.as_ref().and_then(|shop| shop.tokens.clone()),
+        rates,
+        challenges,
+    };
+    let payments = wire_up::server_payments(
+        &serving.selling,
+        books.ledger,
+        check,
+        rails,
+        (entitlements, &goods),
+    )?;
+    let ways = Ways::open(serving, keys).await?;
+    let paid = with_server_payments(wire_up::behind_the_gate(ways.joined())?, payments).await?;
+    serve_licences(serving, &own, &books.licences, stop).await?;
+    if let (Some(own), Some(relays)) = (own, &ways.relays) {
+        revocations::publish(own, relays, &serving.relays, stop);
+    }
+    if let Some((shop, settings)) = stripe.as_ref().zip(serving.selling.stripe.as_ref()) {
+        shop.keep(settings, stop).await?;
+    }
+    Ok((children, ways, paid, goods))
 }
 
 /// Our own licences, where they count or are sold.

@@ -59,7 +59,7 @@ impl Accounts for SqliteLedger {
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
-        self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, back, at)))
+        self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, &back, at)))
             .await
     }
 
@@ -182,7 +182,7 @@ fn put(books: &mut Books, credit: &Credit) -> Result<Account> {
 fn give_back(
     books: &mut Books,
     id: &RequestEventId,
-    back: GiveBack,
+    back: &GiveBack,
     at: Timestamp,
 ) -> Result<Applied> {
     let response = back.response.clone();

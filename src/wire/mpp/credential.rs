@@ -54,7 +54,8 @@ pub fn take_credential(params: Option<Box<RawValue>>) -> (Option<Box<RawValue>>,
     };
     // Nearly all have none: a search is cheaper than a parse. An escaped spelling has a backslash.
     let may_hold = |key: &str| text.contains(key);
-    if !may_hold("payment") && !(may_hold("_meta") && may_hold("\\")) {
+    let may = may_hold("payment") || may_hold("_meta") && may_hold("\\");
+    if !may {
         return (params, None);
     }
     let Some(mut meta) = meta_of(params.as_deref()) else {

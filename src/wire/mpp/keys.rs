@@ -129,6 +129,11 @@ fn sign(secret: &[u8], what: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    reason = "vectors read best as they are written"
+)]
 mod tests {
     use serde_json::{Value, json};
 
