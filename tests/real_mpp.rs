@@ -94,11 +94,8 @@ impl World {
         let wallets = Running::start(command);
         let ready = wallets.next().expect("the wallets must become ready");
         let connection = |name: &str| {
-            let named = ready["wallets"].as_array().unwrap().iter();
-            let wallet = named
-                .filter(|wallet| wallet["name"] == name)
-                .next()
-                .unwrap();
+            let mut named = ready["wallets"].as_array().unwrap().iter();
+            let wallet = named.find(|wallet| wallet["name"] == name).unwrap();
             wallet["connection"].as_str().unwrap().to_owned()
         };
         Self {
