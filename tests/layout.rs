@@ -94,7 +94,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Modules that know the transports by their traits only.
 const TRAITS_ONLY: &[&str] = &["gate", "server", "client"];
 /// The transports that they must not know.
-const TRANSPORTS: &[&str] = &["nostr", "rmcp", "memory"];
+const TRANSPORTS: &[&str] = &["nostr", "plain", "rmcp", "memory"];
 
 /// Where a vendor crate may be named, as beginnings of paths below `src`. Nowhere else: each can then be exchanged in one
 /// place.
@@ -129,7 +129,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "webpki_roots",
         &["relays/", "rails/http.rs", "entitlement/licence/"],
     ),
-    ("lru", &["transport/nostr/"]),
+    ("lru", &["transport/nostr/", "transport/plain/"]),
     (
         "futures_util",
         &["relays/", "transport/", "rails/", "gateway/"],
@@ -137,8 +137,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/", "rails/stripe/"]),
-    ("base64", &["entitlement/licence/"]),
+    (
+        "hmac",
+        &[
+            "entitlement/licence/",
+            "rails/stripe/",
+            "transport/plain/",
+            "wire/mpp/",
+        ],
+    ),
+    ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
@@ -147,6 +155,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "wire/",
             "transport/memory.rs",
+            "transport/plain/",
             "entitlement/licence/",
             "rails/stripe/",
         ],
@@ -158,9 +167,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),
-    ("hyper", &["gateway/"]),
-    ("hyper_util", &["gateway/"]),
-    ("http_body_util", &["gateway/"]),
+    ("hyper", &["gateway/", "transport/plain/"]),
+    ("hyper_util", &["gateway/", "transport/plain/"]),
+    ("http_body_util", &["gateway/", "transport/plain/"]),
 ];
 
 /// Vendor crates that are at home everywhere.
