@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, LetIn, Movement, NewEntry,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Instances, Ledger, LetIn, Movement, NewEntry,
     OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
@@ -182,6 +182,10 @@ impl Ledger for FailingLedger {
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.reachable()?;
         self.inner.list(filter).await
+    }
+
+    fn instances(&self) -> Option<&dyn Instances> {
+        self.inner.instances()
     }
 }
 

@@ -26,7 +26,7 @@ use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, LetIn, Movement, NewEntry,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Instances, Ledger, LetIn, Movement, NewEntry,
     OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
@@ -214,6 +214,10 @@ impl Ledger for CrashingLedger {
 
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.inner.list(filter).await
+    }
+
+    fn instances(&self) -> Option<&dyn Instances> {
+        self.inner.instances()
     }
 }
 
