@@ -111,7 +111,7 @@ async fn spend(scope: &Scope<'_>, call: &FreeCall, limits: FreeLimits) -> Result
     const WRITE: &str = "INSERT INTO free_call (event, client, capability, waived_by, why, at_ms, counted) \
          VALUES ($1, $2, $3, $4, $5, $6, true)";
     /// One more, unless that is too many.
-    const COUNT: &str = "INSERT INTO free_day AS so_far (waived_by, day, client, spent) SELECT $1, $2, $3, 1 WHERE $4 > 0 \
+    const COUNT: &str = "INSERT INTO free_day AS so_far (waived_by, day, client, spent) SELECT $1, $2, $3, 1 WHERE $4::bigint > 0 \
          ON CONFLICT (waived_by, day, client) DO UPDATE SET spent = so_far.spent + 1 WHERE so_far.spent < $4 RETURNING spent";
     const BACK: &str =
         "UPDATE free_day SET spent = spent - 1 WHERE waived_by = $1 AND day = $2 AND client = $3";

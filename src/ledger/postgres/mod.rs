@@ -222,8 +222,7 @@ impl Ledger for PostgresLedger {
 /// What went wrong, in words that name no address and no content, and what to do.
 fn failure(error: &tokio_postgres::Error) -> Error {
     let Some(cause) = error.as_db_error() else {
-        return Error::ledger("the database of the ledger cannot be reached")
-            .with_source(kind_of(error));
+        return not_said_by_the_database(error);
     };
     let code = cause.code().code().to_owned();
     let message = match code.get(..2).unwrap_or_default() {
@@ -245,11 +244,17 @@ fn failure(error: &tokio_postgres::Error) -> Error {
     Error::ledger(message).with_source(format!("SQLSTATE {code}"))
 }
 
-/// An error of the connection, without the address in it.
-fn kind_of(error: &tokio_postgres::Error) -> String {
+/// An error of the connection, without the address in it; or a value of another kind than the table's.
+fn not_said_by_the_database(error: &tokio_postgres::Error) -> Error {
     use std::error::Error as _;
     let io = error
         .source()
         .and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    io.map_or_else(|| "connection".to_owned(), |io| io.kind().to_string())
+    match io {
+        Some(io) => session::unreachable().with_source(io.kind().to_string()),
+        None if error.is_closed() => session::unreachable(),
+        None => {
+            Error::ledger("the ledger could not be read or written").with_source(error.to_string())
+        }
+    }
 }

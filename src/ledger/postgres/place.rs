@@ -30,9 +30,8 @@ const BEAT: Duration = Duration::from_secs(2);
 /// For so long after a heartbeat nobody can have taken over; the rest of the lease is for clocks that run unevenly.
 const SURE: Duration = Duration::from_secs(8);
 
-/// How many events are taken in one statement, and how many may wait for that.
+/// How many events are taken in one statement.
 const TOGETHER: usize = 256;
-const QUEUE: usize = 4096;
 
 /// What is known here of our place.
 pub(super) struct Place {
