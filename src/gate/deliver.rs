@@ -43,7 +43,12 @@ impl Gate {
         };
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
-                OnFailure::Keep => self.finish(&entry, &outbound.message).await,
+                OnFailure::Keep => {
+                    if !self.finish(&entry, to, &outbound).await {
+                        self.open_calls.remove(&to.event);
+                        return Ok(());
+                    }
+                }
                 OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
                 _ => self.restore(&entry, "the handler was lost").await,
             }
@@ -56,8 +61,11 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, too_large(&call, true)).await;
         }
-        self.finish(&entry, &outbound.message).await;
+        let may_leave = self.finish(&entry, to, &outbound).await;
         self.open_calls.remove(&to.event);
+        if !may_leave {
+            return Ok(());
+        }
         self.transport.send(to, outbound).await
     }
 
@@ -70,9 +78,15 @@ impl Gate {
         }
     }
 
-    /// Writes the delivery down. Even if that fails the answer goes out: it was paid for, and is written down when it can be.
-    async fn finish(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
-        let json = message.to_json();
+    /// Writes the delivery down, and says whether the answer may leave now. Even if writing fails it does: it was paid for, and is
+    /// written down when it can be. Not so among several instances: another one may have been given the call meanwhile.
+    async fn finish(
+        self: &Arc<Self>,
+        entry: &RequestEventId,
+        to: &ReplyTo,
+        outbound: &Outbound,
+    ) -> bool {
+        let json = outbound.message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
         let deliver = Transition::Deliver { response };
         match self
@@ -80,16 +94,26 @@ impl Gate {
             .apply(entry, vec![deliver.clone()], self.clock.now())
             .await
         {
-            Ok(Applied::Moved(entry)) => log_money(&entry, "delivered"),
-            Ok(Applied::Already(_)) => {}
-            Ok(Applied::Refused(entry)) => {
-                tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");
+            Ok(applied) => {
+                match &applied {
+                    Applied::Moved(entry) => log_money(entry, "delivered"),
+                    Applied::Already(_) => {}
+                    Applied::Refused(entry) => {
+                        tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");
+                    }
+                }
+                self.is_our_delivery(&applied, &deliver)
             }
             Err(error) => {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
                 );
+                if self.is_shared() {
+                    self.deliver_later(*entry, deliver, to.clone(), outbound.clone());
+                    return false;
+                }
                 self.write_later(*entry, deliver);
+                true
             }
         }
     }

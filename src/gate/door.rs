@@ -12,7 +12,7 @@ use super::match_price::{PriceMatch, match_price};
 use super::negotiate::Negotiated;
 use super::presented::Shown;
 use crate::error::Result;
-use crate::ledger::Caller;
+use crate::ledger::{Caller, Taken};
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::{
@@ -97,6 +97,9 @@ impl Gate {
             PriceMatch::Free if !is_fresh(origin.created_at, now) => {
                 self.refuse_stale(request, origin).await
             }
+            PriceMatch::Free if self.is_shared() => {
+                self.enter_free_shared(request, origin, negotiated).await;
+            }
             PriceMatch::Free => {
                 if self.first_time(&origin) {
                     self.forward(request, origin, negotiated, None).await;
@@ -104,7 +107,7 @@ impl Gate {
             }
             PriceMatch::Refused(why) => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.answer_if_ours(origin.event, async move {
                     gate.answer_error(
                         &request.id,
                         &origin.reply_to,
@@ -116,7 +119,7 @@ impl Gate {
             }
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.answer_if_ours(origin.event, async move {
                     let text = "this is only sold over an encrypted connection";
                     let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
                     gate.answer_error(&request.id, &origin.reply_to, &error)
@@ -162,6 +165,10 @@ impl Gate {
     }
 
     async fn admit(self: &Arc<Self>, mut knock: Knock) -> Result<()> {
+        let taken = self.take(knock.origin.event).await?;
+        if taken == Taken::Elsewhere {
+            return Ok(());
+        }
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
             return self.resume(knock, entry).await;
@@ -177,10 +184,10 @@ impl Gate {
         if !self.check_call(&knock).await? {
             return Ok(());
         }
-        let known = standing.answered
-            || !self
-                .knocked
-                .first_time(knock.origin.event, self.clock.now());
+        let first = self
+            .knocked
+            .first_time(knock.origin.event, self.clock.now());
+        let known = standing.answered || !first || taken == Taken::Inherited;
         knock.replayed = known && !self.is_a_retry(&knock);
         let Some(knock) = self.waive(knock, standing.answered).await? else {
             return Ok(());
@@ -233,7 +240,7 @@ impl Gate {
     fn first_time(&self, origin: &Origin) -> bool {
         let now = self.clock.now();
         let first = self.journal.first_time(origin.event, now);
-        if first {
+        if first && !self.is_shared() {
             self.scribe.note(origin.event, now);
         }
         first
@@ -242,7 +249,7 @@ impl Gate {
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
         let gate = Arc::clone(self);
         let text = "the request's created_at is more than 10 minutes off the server's clock";
-        self.in_a_task(async move {
+        self.answer_if_ours(origin.event, async move {
             let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
             gate.answer_error(&request.id, &origin.reply_to, &error)
                 .await;

@@ -59,9 +59,15 @@ impl Gate {
         paid_by: Option<RequestEventId>,
     ) {
         origin.paid_by = paid_by;
+        let may = paid_by.is_none() || self.may_execute().await;
+        if !may && self.is_succeeded() {
+            // Whoever has taken over serves it.
+            return;
+        }
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
         let call = OpenCall::new(&request, &origin, paid_by, negotiated.disclose);
-        let taken = self.open_calls.insert(origin.event, call)
+        let taken = may
+            && self.open_calls.insert(origin.event, call)
             && self
                 .hand_over(Inbound::new(self.injected(request, &origin).into(), origin))
                 .await;

@@ -185,7 +185,8 @@ impl Ledger for FailingLedger {
     }
 
     fn instances(&self) -> Option<&dyn Instances> {
-        self.inner.instances()
+        // A process that is gone has no place among the others.
+        self.reachable().ok().and_then(|()| self.inner.instances())
     }
 }
 

@@ -149,6 +149,13 @@ async fn finish(
             paid.shutdown(WRITE).await;
             return Err(Failure::failed("the gate closed; the log says why"));
         }
+        () = paid.gate().closing().cancelled() => {
+            // What is being executed is not ours any more.
+            drop_calls.cancel();
+            let _ = timeout(LEAVE, &mut work).await;
+            let _ = timeout(WRITE, paid.shutdown(WRITE)).await;
+            return Err(Failure::failed("this instance was taken for gone, and others have taken over; start it again"));
+        }
     }
     tracing::info!("stopping");
     paid.gate().closing().cancel();
