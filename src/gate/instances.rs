@@ -35,6 +35,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes over what others have left, and ends the gate if others have taken over from us.
 pub(super) async fn attend(gate: Arc<Gate>) {
+    if !gate.is_shared() {
+        return;
+    }
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;

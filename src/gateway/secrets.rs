@@ -21,8 +21,15 @@ pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
 /// The key of an LNbits wallet that pays.
 pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
 
+/// Where the ledger is, perhaps with a password.
+pub(super) const LEDGER: &str = "TOLLKEEPER_LEDGER";
+/// The password of the ledger's database.
+pub(super) const PGPASSWORD: &str = "PGPASSWORD";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 7] = [
+pub(super) const ENVIRONMENT: [&str; 9] = [
+    LEDGER,
+    PGPASSWORD,
     SECRET_KEY,
     NWC_CONNECTION,
     LNBITS_INVOICE_KEY,

@@ -27,7 +27,7 @@ pub(super) async fn run(command: &LicenceCommand) -> Outcome {
         LicenceCommand::Revoke { id, file } => revoke(id, file).await,
         LicenceCommand::List { file } => list(file).await,
         LicenceCommand::Rotate { file } => {
-            let version = open(file)?.rotate()?;
+            let version = open(file).await?.rotate()?;
             output::remark(&format!(
                 "key {version} signs from now on; licences of earlier keys still count"
             ));
@@ -39,7 +39,7 @@ pub(super) async fn run(command: &LicenceCommand) -> Outcome {
 async fn issue(file: &LicenceFile, client: &str, days: u32, covers: &[String]) -> Outcome {
     let holder = config::client("--client", client)?;
     let capabilities = own_licences::capabilities(covers)?;
-    let own = open(file)?;
+    let own = open(file).await?;
     let random = crate::transport::nostr::NostrKeys::generate().server_pubkey();
     let id = format!("tk_{}", &random.to_string()[..32]);
     let lives = Duration::from_secs(u64::from(days) * 86_400);
@@ -64,7 +64,7 @@ async fn issue(file: &LicenceFile, client: &str, days: u32, covers: &[String]) -
 }
 
 async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
-    let own = open(file)?;
+    let own = open(file).await?;
     let taken = own.books.take_back(id, SystemClock.now()).await?;
     let Some(licence) = taken else {
         return Err(Failure::failed(format!("there is no licence {id}")));
@@ -78,7 +78,7 @@ async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
 }
 
 async fn list(file: &LicenceFile) -> Outcome {
-    let own = open(file)?;
+    let own = open(file).await?;
     let mut after: Option<String> = None;
     loop {
         let page = own.books.issued(after.as_deref(), PAGE).await?;
@@ -118,7 +118,7 @@ fn row(licence: &IssuedLicence) -> Value {
     })
 }
 
-fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
+async fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     let ledger = file
         .ledger
         .clone()
@@ -132,6 +132,6 @@ fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     }
     let place = LedgerPlace::File(ledger.clone());
     let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
-    let books = wire_up::books_at(&place)?;
+    let books = wire_up::books_at(&place).await?;
     OwnLicences::beside(&ledger, keys.server_pubkey(), &books)
 }

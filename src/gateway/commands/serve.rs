@@ -42,7 +42,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
-    let books = wire_up::server_books(&serving.ledger)?;
+    let books = wire_up::server_books(&serving.ledger).await?;
     let starting = async {
         let (children, lightning, rates) = tokio::try_join!(
             async { Ok(Children::start(command, serving.isolation).await?) },
@@ -113,6 +113,10 @@ fn own_licences(
         LedgerPlace::File(file) => OwnLicences::beside(file, server, books).map(Some),
         LedgerPlace::Memory => Err(Failure::usage(
             "ledger: licences of our own need a file, where they are remembered",
+        )),
+        #[cfg(feature = "postgres")]
+        LedgerPlace::Postgres(_) => Err(Failure::usage(
+            "ledger: licences of our own are signed with keys beside a ledger file; they are not sold from a database yet",
         )),
     }
 }
