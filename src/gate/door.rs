@@ -154,21 +154,22 @@ impl Gate {
 
     async fn enter_priced(self: &Arc<Self>, knock: Knock) {
         let (id, origin) = (knock.request.id.clone(), knock.origin.clone());
-        if let Err(error) = self.admit(knock).await {
+        let Some(taken) = self.take(origin.event).await else {
+            return;
+        };
+        if let Err(error) = self.admit(knock, taken).await {
             // Whatever failed, it failed closed: nothing was forwarded, and what was charged is in the ledger.
             tracing::error!(
                 request_event_id = %origin.event, client_pubkey = origin.client.short(),
                 error = &error as &dyn std::error::Error, "a priced request could not be handled"
             );
-            self.answer_unavailable(&id, &origin.reply_to).await;
+            if self.may_refuse(taken) {
+                self.answer_unavailable(&id, &origin.reply_to).await;
+            }
         }
     }
 
-    async fn admit(self: &Arc<Self>, mut knock: Knock) -> Result<()> {
-        let taken = self.take(knock.origin.event).await?;
-        if taken == Taken::Elsewhere {
-            return Ok(());
-        }
+    async fn admit(self: &Arc<Self>, mut knock: Knock, taken: Taken) -> Result<()> {
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
             return self.resume(knock, entry).await;

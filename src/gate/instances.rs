@@ -30,7 +30,10 @@ const PAGE: usize = 200;
 /// How long a cancellation is left to the instance where its request waits.
 const LEFT_TO_OTHERS: Duration = Duration::from_secs(1);
 
-/// How soon an answer that could not be written down is tried again.
+/// How long a request waits for a ledger that cannot be asked whose it is.
+const HELD: Duration = Duration::from_secs(30);
+
+/// How soon something is tried again that the ledger did not take.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes over what others have left, and ends the gate if others have taken over from us.
@@ -79,12 +82,34 @@ impl Gate {
             .is_none_or(|instances| instances.crowd().first)
     }
 
-    /// Takes a request event. The first who does answers it.
-    pub(super) async fn take(&self, event: RequestEventId) -> Result<Taken> {
-        match self.ledger.instances() {
-            Some(instances) => instances.take(event).await,
-            None => Ok(Taken::First),
+    /// Takes a request event. The first who does answers it; `None` if that is somebody else, or cannot be told.
+    ///
+    /// Where it cannot be told, the request waits for a while, and then nobody answers it from here: whoever has it may be about
+    /// to serve it, and a client that hears of a failure asks anew, and would be asked to pay anew.
+    pub(super) async fn take(&self, event: RequestEventId) -> Option<Taken> {
+        let until = tokio::time::Instant::now() + HELD;
+        while let Some(instances) = self.ledger.instances() {
+            let error = match instances.take(event).await {
+                Ok(Taken::Elsewhere) => return None,
+                Ok(taken) => return Some(taken),
+                Err(error) => error,
+            };
+            if instances.is_lost() || tokio::time::Instant::now() >= until {
+                tracing::warn!(
+                    request_event_id = %event, error = &error as &dyn std::error::Error,
+                    "a request could not be taken; it is not answered from here"
+                );
+                return None;
+            }
+            let pause = tokio::time::sleep(AGAIN);
+            self.closing.run_until_cancelled(pause).await?;
         }
+        Some(Taken::First)
+    }
+
+    /// Whether a failure may be the answer to a request that was taken like this: not if the request is, or may be, in progress.
+    pub(super) fn may_refuse(&self, taken: Taken) -> bool {
+        taken == Taken::First && !self.is_succeeded()
     }
 
     /// Runs `work` beside the door, if the event is ours to answer.
@@ -95,8 +120,7 @@ impl Gate {
     ) {
         let gate = Arc::clone(self);
         self.in_a_task(async move {
-            // Better said twice than not at all.
-            if !matches!(gate.take(event).await, Ok(Taken::Elsewhere)) {
+            if gate.take(event).await.is_some() {
                 work.await;
             }
         })
@@ -112,16 +136,8 @@ impl Gate {
     ) {
         let gate = Arc::clone(self);
         self.in_a_task(async move {
-            match gate.take(origin.event).await {
-                Ok(Taken::First) => gate.forward(request, origin, negotiated, None).await,
-                Ok(Taken::Again | Taken::Inherited | Taken::Elsewhere) => {}
-                Err(error) => {
-                    tracing::error!(
-                        request_event_id = %origin.event, error = &error as &dyn std::error::Error,
-                        "a free request could not be taken; it is not run"
-                    );
-                    gate.answer_unavailable(&request.id, &origin.reply_to).await;
-                }
+            if gate.take(origin.event).await == Some(Taken::First) {
+                gate.forward(request, origin, negotiated, None).await;
             }
         })
         .await;

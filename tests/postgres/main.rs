@@ -6,6 +6,7 @@
 mod postgres;
 
 mod conforms;
+mod gates;
 mod outages;
 mod places;
 

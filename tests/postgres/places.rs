@@ -11,7 +11,7 @@ use super::{AT, Postgres, event, open, paid};
 
 /// Has an instance look silent for longer than anybody waits, to the others and not to itself: its heart beats, and no time is
 /// written down for it.
-fn silence(server: &Postgres, url: &str, instance: i64) {
+pub(crate) fn silence(server: &Postgres, url: &str, instance: i64) {
     let name = url.rsplit('/').next().unwrap();
     server.execute(
         name,
@@ -26,7 +26,7 @@ fn silence(server: &Postgres, url: &str, instance: i64) {
     );
 }
 
-fn first_instance(server: &Postgres, url: &str) -> i64 {
+pub(crate) fn first_instance(server: &Postgres, url: &str) -> i64 {
     let name = url.rsplit('/').next().unwrap();
     server.query(name, "SELECT min(instance) FROM heartbeat")[0]
         .parse()

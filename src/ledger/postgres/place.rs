@@ -65,11 +65,15 @@ impl Place {
         self.lost.load(Ordering::SeqCst)
     }
 
-    pub(super) fn lose(&self) {
+    /// The place `number` is gone. No matter, if we have taken another one meanwhile.
+    pub(super) fn lose(&self, number: i64) {
+        if number != self.number() {
+            return;
+        }
         let left = self.left.load(Ordering::SeqCst);
         if !self.lost.swap(true, Ordering::SeqCst) && !left {
             tracing::error!(
-                instance = self.number(),
+                instance = number,
                 "others have taken over what this instance was doing: it had been silent for too long"
             );
         }
@@ -131,7 +135,7 @@ impl Place {
         self.left.store(true, Ordering::SeqCst);
         let number = self.number();
         door.rows(LEAVE, &[&number]).await?;
-        self.lose();
+        self.lose(number);
         Ok(())
     }
 
@@ -148,12 +152,9 @@ impl Place {
         let pause = LEASE.as_secs_f64() * 500.0;
         let before = (Instant::now(), SystemTime::now());
         let beaten = passing.row(HEARTBEAT, &[&number, &pause]).await?;
-        if number != self.number() {
-            return Ok(true);
-        }
         if beaten.is_none() {
-            self.lose();
-            return Ok(false);
+            self.lose(number);
+            return Ok(number != self.number());
         }
         self.note_heard(before);
         if let Some(row) = passing.row(CROWD, &[]).await? {

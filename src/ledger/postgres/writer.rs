@@ -318,9 +318,15 @@ impl Writer {
             Ok(Err(undone)) => undone,
             Err(_) => Undone::Lost,
         };
-        if matches!(undone, Undone::Fenced) {
-            self.place.lose();
-        }
+        let undone = match undone {
+            // A place that we have left for another one.
+            Undone::Fenced if self.place.number() != instance => Undone::Job(Fault::Overtaken),
+            Undone::Fenced => {
+                self.place.lose(instance);
+                Undone::Fenced
+            }
+            other => other,
+        };
         if matches!(undone, Undone::Lost) || session.run("ROLLBACK").await.is_err() {
             self.line.drop_session().await;
         }
