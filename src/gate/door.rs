@@ -142,9 +142,13 @@ impl Gate {
                 let event = knock.origin.event;
                 self.waiting
                     .enter(event, knock.origin.client, &knock.request.id);
+                // A copy that had to wait for the ledger would be evaluated after the answer to the other one.
+                let is_copy = self.is_shared() && self.waiting.is_beside_another(&event);
                 let gate = Arc::clone(self);
                 self.in_a_task(async move {
-                    gate.enter_priced(knock).await;
+                    if !is_copy {
+                        gate.enter_priced(knock).await;
+                    }
                     gate.waiting.leave(&event);
                 })
                 .await;

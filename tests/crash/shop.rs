@@ -121,11 +121,17 @@ impl Shop {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let openings = self.openings.clone();
+        // Where there are several, one more is no reason to send anything again.
+        let several = self.ledger.1.is_some();
         let (ready, is_ready) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains(r#""event":"ready""#) {
-                    openings.send_modify(|count| *count += 1);
+                    openings.send_if_modified(|count| {
+                        let counts = *count == 0 || !several;
+                        *count += usize::from(counts);
+                        counts
+                    });
                     ready.send_replace(true);
                 }
             }

@@ -2,12 +2,16 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test")]
 
+#[path = "../support/life.rs"]
+mod life;
 #[path = "../support/postgres.rs"]
 mod postgres;
 
 mod conforms;
 mod gates;
+mod lives;
 mod outages;
+mod patient;
 mod places;
 
 use std::sync::Arc;
