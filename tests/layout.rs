@@ -113,7 +113,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     (
         "tokio_rustls",
-        &["relays/", "rails/http.rs", "entitlement/licence/"],
+        &[
+            "relays/",
+            "rails/http.rs",
+            "entitlement/licence/",
+            "ledger/postgres/tls.rs",
+        ],
     ),
     (
         "rustls",
@@ -121,7 +126,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     (
         "webpki_roots",
-        &["relays/", "rails/http.rs", "entitlement/licence/"],
+        &[
+            "relays/",
+            "rails/http.rs",
+            "entitlement/licence/",
+            "ledger/postgres/tls.rs",
+        ],
     ),
     ("lru", &["transport/nostr/"]),
     (
@@ -134,6 +144,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hmac", &["entitlement/licence/"]),
     ("base64", &["entitlement/licence/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
+    ("tokio_postgres", &["ledger/postgres/"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
     (
