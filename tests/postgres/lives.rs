@@ -16,7 +16,7 @@ fn whatever_happens_every_payment_is_one_execution_or_one_authorization() {
         .enable_all()
         .build()
         .unwrap();
-    live_all(cases(6), 20, || {
+    live_all(cases(4), 20, || {
         let url = server.database();
         let ledger = there.block_on(async { open(&url).await });
         let there = there.handle().clone();

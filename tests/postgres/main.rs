@@ -7,6 +7,7 @@ mod life;
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod command;
 mod conforms;
 mod gates;
 mod lives;

@@ -251,7 +251,7 @@ fn bin() -> Result<PathBuf, String> {
 }
 
 /// Says aloud that the test is skipped, and why. In CI a test that did not run is a test that failed.
-fn skipped<T>(reason: &str) -> Option<T> {
+pub(crate) fn skipped<T>(reason: &str) -> Option<T> {
     if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
         panic!("no PostgreSQL: {reason}");
     }
