@@ -98,8 +98,10 @@ impl MemoryServer {
 
     fn outbox(&self, client: &ClientPubkey) -> Option<mpsc::Sender<ClientInbound>> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who comes back under a key has the newer end.
         clients
             .iter()
+            .rev()
             .find(|(key, _)| key == client)
             .map(|(_, outbox)| outbox.clone())
     }

@@ -7,7 +7,7 @@ use super::rows::{self, millis, most, time};
 use super::writer::{About, Fault, Scope};
 use super::{PostgresLedger, moves};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, Movement, MovementKind, NewEntry, OpenLimits,
     Opened, Transition,
@@ -170,7 +170,8 @@ async fn put(scope: &Scope<'_>, credit: &Credit) -> Result<Account, Fault> {
     if scope.row(KNOWN, &[&credit.key]).await?.is_some() {
         let (client, unit) = (credit.client.to_string(), credit.amount.unit().as_str());
         let row = scope.row(NOW, &[&client, &unit]).await?;
-        return Ok(read_account(&row.ok_or_else(|| rows::unreadable(0))?)?);
+        let row = row.ok_or_else(|| Fault::Undo(already_elsewhere()))?;
+        return Ok(read_account(&row)?);
     }
     shift(scope, credit, 1).await
 }
@@ -185,7 +186,7 @@ async fn give_back(
     if let Applied::Moved(entry) = &applied {
         let back = Credit {
             client: entry.client,
-            amount: entry.amount.clone(),
+            amount: entry.price(),
             kind: MovementKind::GivenBack,
             key: give_back_key(id),
             at,
