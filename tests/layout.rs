@@ -22,7 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("relays", &["error"]),
     ("transport", &["relays", "wire", "payment", "error"]),
     ("rails", &["relays", "payment", "error"]),
-    ("entitlement", &["payment", "ledger", "error"]),
+    // What is bought from a rail entitles: `entitlement/stripe/` asks it who has paid.
+    ("entitlement", &["rails", "payment", "ledger", "error"]),
     ("gate", &["payment", "wire", "ledger", "transport", "error"]),
     (
         "server",
@@ -146,7 +147,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/"]),
+    ("hmac", &["entitlement/licence/", "rails/stripe/"]),
     ("base64", &["entitlement/licence/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("tokio_postgres", &["ledger/postgres/"]),
@@ -154,7 +155,12 @@ const HOMES: &[(&str, &[&str])] = &[
     // The memory pair makes event ids, as a relay transport does.
     (
         "sha2",
-        &["wire/", "transport/memory.rs", "entitlement/licence/"],
+        &[
+            "wire/",
+            "transport/memory.rs",
+            "entitlement/licence/",
+            "rails/stripe/",
+        ],
     ),
     ("glob", &["payment/"]),
     ("boon", &["gateway/"]),

@@ -10,9 +10,10 @@ use super::Gate;
 use super::log::log_money;
 use super::open_calls::OpenCall;
 use super::price_list::Listed;
+use super::resolve_price::guarded;
 use crate::error::{ErrorKind, Result};
 use crate::ledger::{Applied, Entry, Transition};
-use crate::payment::{CapabilityPattern, OnFailure, RequestEventId};
+use crate::payment::{CapabilityPattern, Delivery, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
 use crate::wire::{CapTag, ErrorObject, Message, Response, SERVER_ERROR_CODE, Tag, method};
 
@@ -38,7 +39,10 @@ impl Gate {
         let mut tags = self.tags_for(&call, response);
         outbound.tags.append(&mut tags);
         let Some(entry) = call.paid_by else {
-            self.open_calls.remove(&to.event);
+            // Taken out before: of two answers one is counted.
+            if self.open_calls.remove(&to.event).is_some() {
+                self.tell_cover(to, &call, &outbound).await;
+            }
             self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
@@ -68,6 +72,40 @@ impl Gate {
             return Ok(());
         }
         self.transport.send(to, outbound).await
+    }
+
+    /// Tells the entitlement that covered `call`, if it wants to know, that it has succeeded.
+    async fn tell_cover(&self, to: &ReplyTo, call: &OpenCall, outbound: &Outbound) {
+        let (Some(covered), Message::Response(response)) = (&call.covered, &outbound.message)
+        else {
+            return;
+        };
+        let Some(result) = response.result().filter(|result| succeeded(call, result)) else {
+            return;
+        };
+        if outbound.handler_lost {
+            return;
+        }
+        let delivery = Delivery {
+            event: to.event,
+            client: call.client,
+            memo: covered.memo.clone(),
+            result: result.to_owned(),
+            at: self.clock.now(),
+        };
+        let covered = Arc::clone(covered);
+        let told = guarded(
+            self.settings.entitlement_timeout,
+            "an entitlement that counts",
+            async move { covered.by.delivered(&delivery).await },
+        )
+        .await;
+        if let Err(error) = told {
+            tracing::error!(
+                request_event_id = %to.event, error = &error as &dyn std::error::Error,
+                "it could not be told that a call has succeeded"
+            );
+        }
     }
 
     async fn send_free(&self, to: &ReplyTo, call: &OpenCall, outbound: Outbound) -> Result<()> {
@@ -227,6 +265,19 @@ impl Gate {
         capability.name = CapabilityPattern::literal(name);
         CapTag::new(&capability, &entry.price).into_iter().collect()
     }
+}
+
+/// Whether the handler did what was asked. A tool may say as a result that it failed.
+fn succeeded(call: &OpenCall, result: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct ToolResult {
+        #[serde(rename = "isError", default)]
+        is_error: bool,
+    }
+    if call.method != method::TOOLS_CALL {
+        return true;
+    }
+    serde_json::from_str::<ToolResult>(result.get()).is_ok_and(|result| !result.is_error)
 }
 
 /// `private://{id}/x` → `private://*/x`.

@@ -16,8 +16,8 @@ use crate::ledger::{Caller, Taken};
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::{
-    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
-    take_tokens,
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
+    SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// A priced request at the door, with everything that is known about it.
@@ -208,6 +208,10 @@ impl Gate {
         }
         if let Some(refusal) = &knock.refusal {
             return self.refuse_call(&knock, refusal).await;
+        }
+        if !knock.listed.by_call {
+            let refusal = Refusal::new(SERVER_ERROR_CODE, "Not for sale by the call");
+            return self.refuse_call(&knock, &refusal).await;
         }
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => match self.draw(knock, quote).await? {

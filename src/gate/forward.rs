@@ -7,7 +7,7 @@ use super::Gate;
 use super::door::Knock;
 use super::log::log_money;
 use super::negotiate::Negotiated;
-use super::open_calls::OpenCall;
+use super::open_calls::{Covered, OpenCall};
 use crate::error::Result;
 use crate::ledger::{Entry, Transition};
 use crate::payment::RequestEventId;
@@ -54,9 +54,32 @@ impl Gate {
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request,
-        mut origin: Origin,
+        origin: Origin,
         negotiated: Negotiated,
         paid_by: Option<RequestEventId>,
+    ) {
+        self.forward_as((request, origin), negotiated, paid_by, None)
+            .await;
+    }
+
+    /// Forwards a request that need not be paid for; `covered` wants to hear if it succeeds.
+    pub(super) async fn forward_covered(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        negotiated: Negotiated,
+        covered: Option<Arc<Covered>>,
+    ) {
+        self.forward_as((request, origin), negotiated, None, covered)
+            .await;
+    }
+
+    async fn forward_as(
+        self: &Arc<Self>,
+        (request, mut origin): (Request, Origin),
+        negotiated: Negotiated,
+        paid_by: Option<RequestEventId>,
+        covered: Option<Arc<Covered>>,
     ) {
         origin.paid_by = paid_by;
         let may = paid_by.is_none() || self.may_execute().await;
@@ -65,7 +88,8 @@ impl Gate {
             return;
         }
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
-        let call = OpenCall::new(&request, &origin, paid_by, negotiated.disclose);
+        let mut call = OpenCall::new(&request, &origin, paid_by, negotiated.disclose);
+        call.covered = covered;
         let taken = may
             && self.open_calls.insert(origin.event, call)
             && self

@@ -1,14 +1,23 @@
 //! What the handler is working on, so that its answers find their entry, their tags and their client.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId};
+use serde_json::Value;
+
+use crate::payment::{ClientPubkey, Entitlement, PaymentInteraction, RequestEventId};
 use crate::transport::Origin;
 use crate::wire::{Request, RequestId};
 
 /// The most free calls that may be open. Paid ones are not counted: each was let in by the ledger.
 const MOST_FREE: usize = 10_000;
+
+/// What wants to hear when a call has succeeded that it covered.
+#[derive(Debug)]
+pub(super) struct Covered {
+    pub(super) by: Arc<dyn Entitlement>,
+    pub(super) memo: Value,
+}
 
 /// One forwarded request.
 #[derive(Debug, Clone)]
@@ -20,6 +29,8 @@ pub(super) struct OpenCall {
     pub(super) paid_by: Option<RequestEventId>,
     /// What its response must say about the payment interaction.
     pub(super) disclose: Option<PaymentInteraction>,
+    /// Who wants to hear that it has succeeded.
+    pub(super) covered: Option<Arc<Covered>>,
 }
 
 impl OpenCall {
@@ -35,6 +46,7 @@ impl OpenCall {
             method: request.method.clone(),
             paid_by,
             disclose,
+            covered: None,
         }
     }
 }

@@ -20,7 +20,11 @@ impl Gate {
         if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(());
         }
-        let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
+        let Some(processor) = self.pick_processor(
+            &knock.origin.pmis,
+            knock.negotiated.effective,
+            &quote.amount,
+        ) else {
             self.refuse_pmi(&knock, &quote.amount).await;
             return Ok(());
         };
@@ -83,6 +87,8 @@ impl Gate {
 
     pub(super) fn new_entry(&self, knock: &Knock, quote: Quote, pmi: &Pmi) -> NewEntry {
         let now = self.clock.now();
+        let wanted = self.settings.payment_ttl;
+        let stands = self.processor(pmi).map_or(wanted, |p| p.offer_ttl(wanted));
         let interaction = knock.negotiated.effective;
         let description = quote
             .description
@@ -103,7 +109,7 @@ impl Gate {
             meta: told(quote.meta, &knock.invocation.entitlements),
             request,
             route: knock.origin.reply_to.route.clone(),
-            deadline: now.plus(self.settings.payment_ttl),
+            deadline: now.plus(stands),
             quoted_at: now,
         }
     }

@@ -162,9 +162,22 @@ pub(super) struct SellingArgs {
     pub(super) lnbits_webhook: LnbitsWebhookArgs,
     #[command(flatten)]
     pub(super) rates: RateArgs,
+    #[command(flatten)]
+    pub(super) stripe: StripeArgs,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
+}
+
+/// How Stripe is used, beside the section rails.stripe of the config file.
+#[derive(Debug, Args)]
+pub(super) struct StripeArgs {
+    /// Listen here for the webhooks of Stripe, under /stripe/webhooks [env: STRIPE_WEBHOOK_SECRET, what they are signed with]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) stripe_webhook: Option<SocketAddr>,
+    /// Take a live key in STRIPE_SECRET_KEY, which moves money
+    #[arg(long)]
+    pub(super) stripe_live: bool,
 }
 
 /// Which Lightning wallet is paid, or pays.

@@ -9,6 +9,7 @@ mod ledger;
 mod lightning;
 mod lnbits;
 mod rates;
+mod stripe;
 mod wallet;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use super::args::{SellingArgs, ServeArgs, WalletArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
+use crate::entitlement::stripe::Plan;
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
@@ -28,6 +30,7 @@ pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::ledger::LedgerPlace;
 pub(super) use self::lightning::LightningWallet;
 pub(super) use self::rates::{Rates, RatesSection, rates};
+pub(super) use self::stripe::{PlanSettings, StripeSettings};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -58,6 +61,10 @@ pub(super) struct Selling {
     pub(super) wallet: Option<LightningWallet>,
     /// At which rates prices in other money are charged.
     pub(super) rates: Rates,
+    /// How Stripe is used, if it is.
+    pub(super) stripe: Option<StripeSettings>,
+    /// What its prices sell, once Stripe was asked for them.
+    pub(super) plans: Vec<Plan>,
 }
 
 /// What `serve` works with.
@@ -90,10 +97,15 @@ pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
 pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let file = File::read(args.selling.config.as_deref())?;
     let selling = merge_selling(&args.selling, &file)?;
-    if !selling.prices.is_empty() && !selling.fake && selling.wallet.is_none() {
+    if !selling.prices.is_empty()
+        && !selling.fake
+        && selling.wallet.is_none()
+        && selling.stripe.is_none()
+    {
         return Err(Failure::usage(
             "rails: something has a price, but there is no way to be paid: set NWC_CONNECTION to the connection of a \
-             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial without money",
+             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or have [rails.stripe], or say \
+             --allow-fake for a trial without money",
         ));
     }
     let ledger = LedgerPlace::find(args.ledger.as_deref(), &file)?;
@@ -243,6 +255,8 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
         fake: args.allow_fake,
         wallet,
         rates,
+        stripe: stripe::stripe(&args.stripe, file.rails.stripe.as_ref())?,
+        plans: Vec::new(),
     })
 }
 

@@ -30,6 +30,8 @@ mod goods;
 mod licence_http;
 mod own_licences;
 mod revocations;
+mod stripe_shop;
+mod stripe_webhook;
 
 // One file per command.
 mod commands;

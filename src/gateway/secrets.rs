@@ -21,13 +21,18 @@ pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
 /// The key of an LNbits wallet that pays.
 pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
 
+/// The secret key of a Stripe account.
+pub(super) const STRIPE_SECRET_KEY: &str = "STRIPE_SECRET_KEY";
+/// What Stripe signs its webhooks with; several while one replaces the other.
+pub(super) const STRIPE_WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
+
 /// Where the ledger is, perhaps with a password.
 pub(super) const LEDGER: &str = "TOLLKEEPER_LEDGER";
 /// The password of the ledger's database.
 pub(super) const PGPASSWORD: &str = "PGPASSWORD";
 
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 9] = [
+pub(super) const ENVIRONMENT: [&str; 11] = [
     LEDGER,
     PGPASSWORD,
     SECRET_KEY,
@@ -37,6 +42,8 @@ pub(super) const ENVIRONMENT: [&str; 9] = [
     AICOACH_SIGNING_SECRET,
     AICOACH_API_KEY,
     LICENCE_TOKEN,
+    STRIPE_SECRET_KEY,
+    STRIPE_WEBHOOK_SECRET,
 ];
 
 /// The value of `name`, if it is set and not empty.

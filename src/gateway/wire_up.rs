@@ -21,7 +21,7 @@ use crate::error::ErrorKind;
 use crate::gate::PriceList;
 #[cfg(feature = "postgres")]
 use crate::ledger::PostgresLedger;
-use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
+use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, PurchaseBooks, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
     ServerPubkey, StaticPrice, Unit,
@@ -48,6 +48,9 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a start waits for the first rates.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a call may wait for the page on which it can be bought.
+const STRIPE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
 /// pay, first, as with real money.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -56,13 +59,15 @@ const SETTLING: Duration = Duration::from_millis(250);
 pub(super) struct Books {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) licences: Arc<dyn LicenceBooks>,
+    pub(super) purchases: Arc<dyn PurchaseBooks>,
 }
 
 impl Books {
-    fn kept_in<L: Ledger + LicenceBooks + 'static>(ledger: L) -> Self {
+    fn kept_in<L: Ledger + LicenceBooks + PurchaseBooks + 'static>(ledger: L) -> Self {
         let ledger = Arc::new(ledger);
         Self {
             ledger: Arc::clone(&ledger) as _,
+            purchases: Arc::clone(&ledger) as _,
             licences: ledger,
         }
     }
@@ -154,6 +159,8 @@ pub(super) fn behind_the_gate(
 /// What a server is paid by, beside play money.
 pub(super) struct ServerRails {
     pub(super) lightning: Option<Arc<dyn PaymentProcessor>>,
+    /// Pages of Stripe Checkout for single calls.
+    pub(super) checkout: Option<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
 }
 
@@ -175,7 +182,11 @@ pub(super) fn server_payments(
         .limits(selling.limits)
         .rate_max_age(selling.rates.max_age)
         .rate_margin(selling.rates.margin);
-    let ServerRails { lightning, rates } = rails;
+    let ServerRails {
+        lightning,
+        checkout,
+        rates,
+    } = rails;
     if let Some(rates) = rates {
         builder = builder.rates(rates);
     }
@@ -189,8 +200,13 @@ pub(super) fn server_payments(
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
     }
-    if let Some(lightning) = lightning {
-        builder = builder.shared_processor(lightning);
+    if !selling.plans.is_empty() {
+        // A customer and a page are two questions to Stripe.
+        builder = builder.settings(|rules| rules.entitlement_timeout = STRIPE_PATIENCE);
+    }
+    // In this order: what is paid in a moment before what takes a person.
+    for processor in [lightning, checkout].into_iter().flatten() {
+        builder = builder.shared_processor(processor);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -270,6 +286,9 @@ fn all_prices(selling: &Selling) -> Outcome<Vec<PricedCapability>> {
     }
     if let Some(settings) = &selling.licence_sale {
         prices.push(settings.priced()?);
+    }
+    for plan in &selling.plans {
+        prices.extend(plan.priced()?);
     }
     Ok(prices)
 }

@@ -9,6 +9,7 @@ mod entry;
 mod free_calls;
 mod instances;
 mod licence_books;
+mod purchases;
 mod transition;
 
 mod memory;
@@ -39,6 +40,10 @@ pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresLedger};
+pub use purchases::{
+    Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
+    RailNotice, Reported, Usage,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
 #[cfg(feature = "sqlite")]

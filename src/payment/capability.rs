@@ -152,6 +152,9 @@ pub struct PricedCapability {
     pub waivable: bool,
     /// Whether it is sold only where nobody else can read along: for what hands out secrets.
     pub confidential: bool,
+    /// Whether single calls are sold. If not, the price is that of what an entitlement sells (a pass, a subscription), and
+    /// whoever no entitlement covers is not served.
+    pub by_call: bool,
 }
 
 impl PricedCapability {
@@ -165,6 +168,7 @@ impl PricedCapability {
             on_failure: OnFailure::default(),
             waivable: true,
             confidential: false,
+            by_call: true,
         }
     }
 
@@ -179,6 +183,13 @@ impl PricedCapability {
     #[must_use]
     pub fn only_encrypted(mut self) -> Self {
         self.confidential = true;
+        self
+    }
+
+    /// Is not sold by the call: the price is that of what entitles to it.
+    #[must_use]
+    pub fn not_by_call(mut self) -> Self {
+        self.by_call = false;
         self
     }
 

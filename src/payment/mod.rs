@@ -36,14 +36,15 @@ pub use capability::{Capability, OnFailure, PricedCapability};
 pub use check_call::CheckCall;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use entitlement::{
-    BearerToken, Cover, Entitled, Entitlement, EntitlementClaim, Refusal, WhenUnknown,
+    BearerToken, Cover, Delivery, Entitled, Entitlement, EntitlementClaim, Refusal, Sale,
+    WhenUnknown,
 };
 pub use handler::{Examined, PayOutcome, PaymentHandler, PaymentProof};
 pub use interaction::{PaymentInteraction, PaymentInteractionPolicy};
 pub use invocation::{Invocation, InvocationIdentity};
 pub use pattern::CapabilityPattern;
 pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
-pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi};
+pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi, STRIPE_CHECKOUT_URL};
 pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
 pub use rate::{FixedRates, Margin, Rate, RateSource};

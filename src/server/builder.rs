@@ -234,13 +234,21 @@ impl ServerPaymentsBuilder {
                 return Err(Error::config(format!("two entitlements are called {name}")));
             }
         }
-        for entry in prices.entries() {
+        for entry in prices.entries().iter().filter(|entry| entry.by_call) {
             let unit = entry.price.unit();
-            if !self
-                .processors
-                .iter()
-                .any(|processor| can_charge(&**processor, self.rates.as_deref(), unit))
-            {
+            let (least, rates) = (entry.price.min(), self.rates.as_deref());
+            let able =
+                |processor: &Arc<dyn PaymentProcessor>| can_charge(&**processor, rates, &least);
+            if !self.processors.iter().any(able) {
+                let small = self.processors.iter().find(|p| p.accepts(unit));
+                if let Some(processor) = small {
+                    return Err(Error::config(format!(
+                        "{} costs {least}, which is less than {} can charge: raise the price, add another way of being \
+                         paid, or sell it from money paid ahead",
+                        entry.capability,
+                        processor.pmi()
+                    )));
+                }
                 return Err(Error::config(format!(
                     "{} is priced in {unit}, which no configured way of being paid can charge, and for which there is no \
                      rate to sats",

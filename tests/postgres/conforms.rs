@@ -15,6 +15,7 @@ async fn it_conforms() {
     };
     conformance::run(|| async { open(&server.database()).await }).await;
     conformance::licence_books(|| async { open(&server.database()).await }).await;
+    conformance::purchases(|| async { open(&server.database()).await }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
+use crate::gateway::stripe_shop::{self, StripeShop};
 use crate::gateway::{config, entitling, licence_http, revocations, shutdown, wire_up};
 use crate::ledger::LicenceBooks;
 use crate::server::{Counter, PaidServer, with_server_payments};
@@ -33,7 +34,11 @@ const LEAVE: Duration = Duration::from_millis(1200);
 const WRITE: Duration = Duration::from_millis(600);
 
 pub(super) async fn run(args: &ServeArgs) -> Outcome {
-    let serving = config::serving(args)?;
+    let mut serving = config::serving(args)?;
+    if let Some(stripe) = &serving.selling.stripe {
+        serving.selling.plans = stripe_shop::plans(stripe).await?;
+    }
+    let serving = serving;
     let prices = wire_up::price_list(&serving.selling)?;
     let command = ChildCommand::new(&args.command)
         .ok_or_else(|| Failure::usage("CMD: the MCP server to sell must follow --"))?;
@@ -56,8 +61,15 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
         let goods = Arc::new(goods);
         let entitling = &serving.selling.entitling;
-        let entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
-        let rails = wire_up::ServerRails { lightning, rates };
+        let mut entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
+        let stripe = StripeShop::open(&serving.selling, &books).await?;
+        entitlements.extend(stripe.iter().map(|shop| Arc::clone(&shop.plans)));
+        let checkout = stripe.as_ref().and_then(|shop| shop.checkout.clone());
+        let rails = wire_up::ServerRails {
+            lightning,
+            checkout,
+            rates,
+        };
         let payments = wire_up::server_payments(
             &serving.selling,
             books.ledger,
@@ -70,6 +82,9 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         serve_licences(&serving, &own, &books.licences, &stop).await?;
         if let Some(own) = own {
             revocations::publish(own, &transport, &serving.relays, &stop);
+        }
+        if let Some((shop, settings)) = stripe.as_ref().zip(serving.selling.stripe.as_ref()) {
+            shop.keep(settings, &stop).await?;
         }
         Outcome::Ok((children, transport, paid, goods))
     };

@@ -9,6 +9,7 @@ use super::entitlements::Entitlements;
 use super::goods::{Balance, LicenceSale};
 use super::lnbits::LightningLnbits;
 use super::rates::RatesSection;
+use super::stripe::StripeSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
@@ -79,6 +80,7 @@ pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
     pub(super) lightning_nwc: Option<LightningNwc>,
     pub(super) lightning_lnbits: Option<LightningLnbits>,
+    pub(super) stripe: Option<StripeSection>,
 }
 
 /// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.

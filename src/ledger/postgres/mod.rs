@@ -10,6 +10,7 @@ mod free_calls;
 mod licence_books;
 mod moves;
 mod place;
+mod purchases;
 mod reader;
 mod rows;
 mod schema;

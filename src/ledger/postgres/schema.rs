@@ -119,6 +119,7 @@ async fn prepare_in_one(session: &Session) -> Result<()> {
                 super::free_calls::SCHEMA,
                 super::accounts::SCHEMA,
                 super::licence_books::SCHEMA,
+                super::purchases::SCHEMA,
                 "CREATE TABLE tollkeeper (version INTEGER NOT NULL)",
             ] {
                 run(part).await?;
