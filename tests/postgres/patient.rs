@@ -46,7 +46,7 @@ impl Ledger for Patient {
         moves: Vec<Transition>,
         at: Timestamp,
     ) -> Result<Applied> {
-        let id = id.clone();
+        let id = *id;
         self.ask(move |ledger| async move { Ledger::apply(&*ledger, &id, moves, at).await })
             .await
     }
@@ -57,7 +57,7 @@ impl Ledger for Patient {
         interaction: PaymentInteraction,
         at: Timestamp,
     ) -> Result<Option<Entry>> {
-        let caller = caller.clone();
+        let caller = *caller;
         self.ask(move |ledger| async move {
             Ledger::claim_authorization(&*ledger, &caller, interaction, at).await
         })
@@ -65,13 +65,13 @@ impl Ledger for Patient {
     }
 
     async fn standing(&self, caller: &Caller) -> Result<Standing> {
-        let caller = caller.clone();
+        let caller = *caller;
         self.ask(move |ledger| async move { Ledger::standing(&*ledger, &caller).await })
             .await
     }
 
     async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
-        let event = event.clone();
+        let event = *event;
         self.ask(move |ledger| async move { Ledger::note_answered(&*ledger, &event, at).await })
             .await
     }
@@ -92,7 +92,7 @@ impl Ledger for Patient {
     }
 
     async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {
-        let id = id.clone();
+        let id = *id;
         self.ask(move |ledger| async move { Ledger::get(&*ledger, &id).await })
             .await
     }
@@ -121,7 +121,7 @@ impl FreeCalls for Patient {
     }
 
     async fn free_call(&self, event: &RequestEventId) -> Result<Option<FreeCall>> {
-        let event = event.clone();
+        let event = *event;
         self.ask(move |ledger| async move { ledger.free_call(&event).await })
             .await
     }
@@ -156,13 +156,13 @@ impl Accounts for Patient {
         response: Option<String>,
         at: Timestamp,
     ) -> Result<Applied> {
-        let id = id.clone();
+        let id = *id;
         self.ask(move |ledger| async move { ledger.give_back(&id, response, at).await })
             .await
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
-        let client = client.clone();
+        let client = *client;
         let unit = unit.clone();
         self.ask(move |ledger| async move { ledger.account(&client, &unit).await })
             .await
@@ -184,7 +184,7 @@ impl Accounts for Patient {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Movement>> {
-        let client = client.clone();
+        let client = *client;
         let unit = unit.clone();
         self.ask(move |ledger| async move { ledger.movements(&client, &unit, after, limit).await })
             .await
@@ -196,7 +196,7 @@ impl Accounts for Patient {
         unit: &Unit,
         limit: usize,
     ) -> Result<Vec<Movement>> {
-        let client = client.clone();
+        let client = *client;
         let unit = unit.clone();
         self.ask(move |ledger| async move { ledger.latest_movements(&client, &unit, limit).await })
             .await
@@ -231,7 +231,7 @@ impl Instances for Patient {
     }
 
     async fn waiting_of(&self, client: &ClientPubkey) -> Result<Vec<Entry>> {
-        let client = client.clone();
+        let client = *client;
         self.ask(move |ledger| async move { Instances::waiting_of(&*ledger, &client).await })
             .await
     }

@@ -449,9 +449,11 @@ async fn together<F: Future<Output = Result<(), Fault>> + Unpin>(
     .await
 }
 
+type Jobs = Vec<Box<dyn Job>>;
+
 /// Those that do not get in each other's way, in the order of what they are about; and the others, for later.
-fn apart(waiting: Vec<Box<dyn Job>>) -> (Vec<Box<dyn Job>>, Vec<Box<dyn Job>>) {
-    let (mut batch, mut later): (Vec<Box<dyn Job>>, Vec<Box<dyn Job>>) = (Vec::new(), Vec::new());
+fn apart(waiting: Jobs) -> (Jobs, Jobs) {
+    let (mut batch, mut later): (Jobs, Jobs) = (Vec::new(), Vec::new());
     let mut touched = HashSet::new();
     for job in waiting {
         let free = job.about().iter().all(|about| !touched.contains(about));
