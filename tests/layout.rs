@@ -94,7 +94,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Modules that know the transports by their traits only.
 const TRAITS_ONLY: &[&str] = &["gate", "server", "client"];
 /// The transports that they must not know.
-const TRANSPORTS: &[&str] = &["nostr", "rmcp", "memory"];
+const TRANSPORTS: &[&str] = &["nostr", "plain", "rmcp", "memory"];
 
 /// Where a vendor crate may be named, as beginnings of paths below `src`. Nowhere else: each can then be exchanged in one
 /// place.
@@ -139,7 +139,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "ledger/postgres/tls.rs",
         ],
     ),
-    ("lru", &["transport/nostr/"]),
+    ("lru", &["transport/nostr/", "transport/plain/"]),
     (
         "futures_util",
         &["relays/", "transport/", "rails/", "gateway/"],
@@ -147,8 +147,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/", "rails/stripe/"]),
-    ("base64", &["entitlement/licence/"]),
+    (
+        "hmac",
+        &[
+            "entitlement/licence/",
+            "rails/stripe/",
+            "transport/plain/",
+            "wire/mpp/",
+        ],
+    ),
+    ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("tokio_postgres", &["ledger/postgres/"]),
     ("serde_json_canonicalizer", &["wire/"]),
@@ -158,6 +166,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "wire/",
             "transport/memory.rs",
+            "transport/plain/",
             "entitlement/licence/",
             "rails/stripe/",
         ],
@@ -169,9 +178,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),
-    ("hyper", &["gateway/"]),
-    ("hyper_util", &["gateway/"]),
-    ("http_body_util", &["gateway/"]),
+    ("hyper", &["gateway/", "transport/plain/"]),
+    ("hyper_util", &["gateway/", "transport/plain/"]),
+    ("http_body_util", &["gateway/", "transport/plain/"]),
 ];
 
 /// Vendor crates that are at home everywhere.

@@ -11,10 +11,12 @@ use super::log::log_money;
 use super::open_calls::OpenCall;
 use super::price_list::Listed;
 use super::resolve_price::guarded;
+use super::write_later::Unwritten;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{Applied, Entry, Transition};
+use crate::ledger::{Applied, Entry, GiveBack, Transition};
 use crate::payment::{CapabilityPattern, Delivery, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
+use crate::wire::mpp::with_receipt;
 use crate::wire::{CapTag, ErrorObject, Message, Response, SERVER_ERROR_CODE, Tag, method};
 
 /// The most `cap` tags on one list response: a longer one would not fit into an event.
@@ -38,6 +40,7 @@ impl Gate {
         };
         let mut tags = self.tags_for(&call, response);
         outbound.tags.append(&mut tags);
+        self.describe(&call, &mut outbound);
         let Some(entry) = call.paid_by else {
             // Taken out before: of two answers one is counted.
             if self.open_calls.remove(&to.event).is_some() {
@@ -46,6 +49,9 @@ impl Gate {
             self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
+        if let Some(receipt) = &call.receipt {
+            outbound.message = with_receipt(outbound.message, receipt);
+        }
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => {
@@ -54,7 +60,13 @@ impl Gate {
                         return Ok(());
                     }
                 }
-                OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
+                // An account of nobody in particular would be nobody's.
+                OnFailure::Credit if !call.bearer => {
+                    if !self.give_back(&entry, &outbound.message).await {
+                        self.open_calls.remove(&to.event);
+                        return Ok(());
+                    }
+                }
                 _ => self.restore(&entry, "the handler was lost").await,
             }
             self.open_calls.remove(&to.event);
@@ -66,7 +78,10 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, too_large(&call, true)).await;
         }
-        let may_leave = self.finish(&entry, to, &outbound).await;
+        let may_leave = match self.unused(&entry, &outbound.message).await {
+            None => self.finish(&entry, to, &outbound).await,
+            Some(unused) => self.finish_metered(&entry, &outbound.message, unused).await,
+        };
         self.open_calls.remove(&to.event);
         if !may_leave {
             return Ok(());
@@ -151,7 +166,7 @@ impl Gate {
                     self.deliver_later(*entry, deliver, to.clone(), outbound.clone());
                     return false;
                 }
-                self.write_later(*entry, deliver);
+                self.write_later(*entry, Unwritten::Move(deliver));
                 true
             }
         }
@@ -168,24 +183,31 @@ impl Gate {
             .map_or_else(OnFailure::default, |entry| entry.on_failure)
     }
 
-    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written, the right to the call
-    /// comes back at the next start.
-    async fn give_back(&self, entry: &RequestEventId, message: &Message) {
+    /// Ends the call, puts what was paid for it onto the client's account, and says whether the answer may leave now. If that cannot be written now, it is
+    /// when it can be.
+    async fn give_back(self: &Arc<Self>, entry: &RequestEventId, message: &Message) -> bool {
         let json = message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
-        match self
-            .ledger
-            .give_back(entry, response, self.clock.now())
-            .await
-        {
+        let back = GiveBack {
+            response,
+            unused: None,
+        };
+        let now = self.clock.now();
+        match self.ledger.give_back(entry, back.clone(), now).await {
             Ok(Applied::Moved(entry)) => {
                 log_money(&entry, "failed; what was paid is on the client's account");
+                true
             }
-            Ok(_) => {}
-            Err(error) => tracing::error!(
-                %entry, error = &error as &dyn std::error::Error,
-                "what was paid for a failed call could not be given back; the next start restores the call"
-            ),
+            Ok(Applied::Already(_)) => true,
+            Ok(Applied::Refused(_)) => !self.is_shared(),
+            Err(error) => {
+                tracing::error!(
+                    %entry, error = &error as &dyn std::error::Error,
+                    "what was paid for a failed call could not be given back; it is tried again"
+                );
+                self.write_later(*entry, Unwritten::GiveBack(back));
+                !self.is_shared()
+            }
         }
     }
 

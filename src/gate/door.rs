@@ -1,8 +1,8 @@
 //! The order at the door.
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
-//! current state again; an entitlement covers it → forwarded; an authorization → claimed and forwarded; else a price is
-//! named.
+//! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
+//! → claimed and forwarded; else a price is named.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use crate::error::Result;
 use crate::ledger::{Caller, Taken};
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
+use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
-    SERVER_ERROR_CODE, method, take_tokens,
+    RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// A priced request at the door, with everything that is known about it.
@@ -32,12 +33,20 @@ pub(super) struct Knock {
     pub(super) shown: Shown,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
+    /// It was here before, whatever came of it.
+    pub(super) known: bool,
     /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
     /// has paid for (D-12).
     pub(super) replayed: bool,
 }
 
 impl Knock {
+    /// The same, offered the call after a credential that nothing was paid for.
+    pub(super) fn after(mut self, problem: Problem) -> Self {
+        self.negotiated.failed = Some(problem);
+        self
+    }
+
     pub(super) fn caller(&self) -> Caller {
         Caller::new(
             self.origin.client,
@@ -67,8 +76,9 @@ impl Gate {
         mut notification: Notification,
         mut origin: Origin,
     ) {
-        // A licence is not for the handler.
+        // A licence is not for the handler, nor is a proof of payment.
         (notification.params, _) = take_tokens(notification.params);
+        (notification.params, _) = take_credential(notification.params);
         origin.tokens.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
@@ -90,9 +100,10 @@ impl Gate {
     async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
         let shown = self.presented.take(&mut request, &mut origin, now);
-        let negotiated =
+        let mut negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
+        self.negotiate_challenges(&mut negotiated, &request, &origin);
         match match_price(&self.prices, &request, &origin) {
             PriceMatch::Free if !is_fresh(origin.created_at, now) => {
                 self.refuse_stale(request, origin).await
@@ -103,6 +114,10 @@ impl Gate {
             PriceMatch::Free => {
                 if self.first_time(&origin) {
                     self.forward(request, origin, negotiated, None).await;
+                } else if origin.answers_only {
+                    let gate = Arc::clone(self);
+                    self.in_a_task(async move { gate.refuse_repeated(&request.id, &origin).await })
+                        .await;
                 }
             }
             PriceMatch::Refused(why) => {
@@ -127,6 +142,17 @@ impl Gate {
                 })
                 .await;
             }
+            PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
+                let gate = Arc::clone(self);
+                self.in_a_task(async move {
+                    let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
+                                own with each request (Authorization: Bearer …, at least 16 characters)";
+                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
+                    gate.answer_error(&request.id, &origin.reply_to, &error)
+                        .await;
+                })
+                .await;
+            }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Knock {
                     request,
@@ -136,24 +162,30 @@ impl Gate {
                     invocation,
                     shown,
                     refusal: None,
+                    known: false,
                     replayed: false,
                 };
-                // Before the next message is taken in: it may be the cancellation.
-                let event = knock.origin.event;
-                self.waiting
-                    .enter(event, knock.origin.client, &knock.request.id);
-                // A copy that had to wait for the ledger would be evaluated after the answer to the other one.
-                let is_copy = self.is_shared() && self.waiting.is_beside_another(&event);
-                let gate = Arc::clone(self);
-                self.in_a_task(async move {
-                    if !is_copy {
-                        gate.enter_priced(knock).await;
-                    }
-                    gate.waiting.leave(&event);
-                })
-                .await;
+                self.let_knock(knock).await;
             }
         }
+    }
+
+    /// Deals with a priced request in a task of its own.
+    async fn let_knock(self: &Arc<Self>, knock: Knock) {
+        // Before the next message is taken in: it may be the cancellation.
+        let event = knock.origin.event;
+        self.waiting
+            .enter(event, knock.origin.client, &knock.request.id);
+        // A copy that had to wait for the ledger would be evaluated after the answer to the other one.
+        let is_copy = self.is_shared() && self.waiting.is_beside_another(&event);
+        let gate = Arc::clone(self);
+        self.in_a_task(async move {
+            if !is_copy {
+                gate.enter_priced(knock).await;
+            }
+            gate.waiting.leave(&event);
+        })
+        .await;
     }
 
     async fn enter_priced(self: &Arc<Self>, knock: Knock) {
@@ -193,7 +225,11 @@ impl Gate {
             .knocked
             .first_time(knock.origin.event, self.clock.now());
         let known = standing.answered || !first || taken == Taken::Inherited;
+        knock.known = known;
         knock.replayed = known && !self.is_a_retry(&knock);
+        let Some(knock) = self.present(knock).await? else {
+            return Ok(());
+        };
         let Some(knock) = self.waive(knock, standing.answered).await? else {
             return Ok(());
         };
@@ -225,6 +261,8 @@ impl Gate {
                 {
                     self.forward(knock.request, knock.origin, knock.negotiated, None)
                         .await;
+                } else {
+                    self.refuse_repeated(&knock.request.id, &knock.origin).await;
                 }
                 Ok(())
             }
@@ -253,6 +291,17 @@ impl Gate {
             self.scribe.note(origin.event, now);
         }
         first
+    }
+
+    /// Says that a request was answered before, where its client cannot have that answer any more but by asking anew. Over relays a
+    /// repetition may be anybody's, and is passed over in silence.
+    pub(super) async fn refuse_repeated(&self, id: &RequestId, origin: &Origin) {
+        if !origin.answers_only {
+            return;
+        }
+        let text = "this request was answered before, and nothing was paid for it; use a new id";
+        let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+        self.answer_error(id, &origin.reply_to, &error).await;
     }
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {

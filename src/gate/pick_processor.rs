@@ -44,6 +44,7 @@ impl Gate {
         let names: Vec<&str> = self
             .processors
             .iter()
+            .filter(|processor| processor.mandates().is_none())
             .map(|processor| processor.pmi().as_str())
             .collect();
         names.join(", ")

@@ -28,15 +28,20 @@ impl Gate {
         mut knock: Knock,
         answered: bool,
     ) -> Result<Option<Knock>> {
-        if self.entitlements.is_empty() || !knock.listed.waivable {
+        if self.entitlements.is_empty() {
             return Ok(Some(knock));
         }
-        if self.was_let_through(&knock, answered).await? {
+        let waivable = knock.listed.waivable;
+        if waivable && self.was_let_through(&knock, answered).await? {
+            self.refuse_repeated(&knock.request.id, &knock.origin).await;
             return Ok(None);
         }
         let claim = Arc::new(self.claim_of(&mut knock, answered));
         for entitlement in &self.entitlements {
             match self.examine(entitlement, &claim).await {
+                // Nothing but money buys it; who may not buy may not buy this either.
+                Entitled::Covered(_) | Entitled::Sold(_) | Entitled::NotCovered(_) if !waivable => {
+                }
                 Entitled::Covered(cover) => {
                     self.let_through(knock, entitlement, cover, answered).await;
                     return Ok(None);
@@ -89,6 +94,7 @@ impl Gate {
         )
         .with_tokens(shown.tokens);
         claim.exposed = shown.exposed;
+        claim.nameless = knock.origin.bearer;
         claim.answered = answered;
         claim
     }
@@ -118,7 +124,7 @@ impl Gate {
         let by = entitlement.name();
         let now = self.clock.now();
         if answered || !self.journal.first_time(knock.origin.event, now) {
-            return;
+            return self.refuse_repeated(&knock.request.id, &knock.origin).await;
         }
         tracing::debug!(
             request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),

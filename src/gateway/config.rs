@@ -7,7 +7,10 @@ mod file;
 mod goods;
 mod ledger;
 mod lightning;
+mod listen;
 mod lnbits;
+mod mpp;
+mod pricing;
 mod rates;
 mod stripe;
 mod wallet;
@@ -23,14 +26,16 @@ use crate::entitlement::stripe::Plan;
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
+use crate::transport::plain::http::HttpSettings;
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::ledger::LedgerPlace;
 pub(super) use self::lightning::LightningWallet;
+pub(super) use self::mpp::MppSettings;
 pub(super) use self::rates::{Rates, RatesSection, rates};
-pub(super) use self::stripe::{PlanSettings, StripeSettings};
+pub(super) use self::stripe::{PlanSettings, StripeSettings, TokenSettings};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -49,6 +54,8 @@ pub(super) struct Selling {
     pub(super) interaction: PaymentInteractionPolicy,
     pub(super) payment_ttl: Duration,
     pub(super) limits: OpenLimits,
+    /// How many offers one client may ask for in a minute.
+    pub(super) offers_per_minute: Option<u32>,
     /// What lets calls through without paying.
     pub(super) entitling: Entitling,
     /// How clients pay ahead, if they may.
@@ -61,6 +68,8 @@ pub(super) struct Selling {
     pub(super) wallet: Option<LightningWallet>,
     /// At which rates prices in other money are charged.
     pub(super) rates: Rates,
+    /// How offers are put to clients of MPP.
+    pub(super) mpp: MppSettings,
     /// How Stripe is used, if it is.
     pub(super) stripe: Option<StripeSettings>,
     /// What its prices sell, once Stripe was asked for them.
@@ -72,6 +81,10 @@ pub(super) struct Selling {
 pub(super) struct Serving {
     pub(super) selling: Selling,
     pub(super) relays: Vec<String>,
+    /// Serve the program that started this one.
+    pub(super) stdio: bool,
+    /// Serve over HTTP.
+    pub(super) listen: Option<HttpSettings>,
     pub(super) encryption: EncryptionMode,
     pub(super) ledger: LedgerPlace,
     pub(super) key: Option<PathBuf>,
@@ -109,6 +122,19 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         ));
     }
     let ledger = LedgerPlace::find(args.ledger.as_deref(), &file)?;
+    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
+    let listen = file.listen.read(args.listen)?;
+    let stdio = args.stdio || file.stdio.unwrap_or(false);
+    let named = file.relays.as_deref().unwrap_or_default();
+    let relays = match stdio || listen.is_some() {
+        true => known_relays(&args.relays, RELAYS, named)?,
+        false => relays(&args.relays, named)?,
+    };
+    if stdio && args.json {
+        return Err(Failure::usage(
+            "--json: cannot be used with stdio, where stdout belongs to the client",
+        ));
+    }
     let announce = args.announce || file.announce.unwrap_or(false);
     let info = ServerInfo::new(
         args.name.clone().or(file.name.clone()),
@@ -122,10 +148,11 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     ];
     let bootstrap_relays = bootstrap_relays.into_iter().find(|list| !list.is_empty());
     let isolate = args.isolate || file.isolate.unwrap_or(false);
-    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
         selling,
-        relays: relays(&args.relays, file.relays.as_deref().unwrap_or_default())?,
+        relays,
+        stdio,
+        listen,
         encryption: args.encryption.or(file.encryption).unwrap_or_default(),
         key: args
             .secret_key_file
@@ -160,7 +187,8 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
     let relays = known_relays(flags, RELAYS, otherwise)?;
     if relays.is_empty() {
         return Err(Failure::usage(format!(
-            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file; or --stdio or \
+             --listen ADDRESS for clients without Nostr"
         )));
     }
     Ok(relays)
@@ -241,6 +269,14 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_per_client", per_client)?.unwrap_or(limits.per_client),
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
+        offers_per_minute: match file.limits.offers_per_minute {
+            Some(0) => {
+                return Err(Failure::usage(
+                    "limits.offers_per_minute: must be at least 1",
+                ));
+            }
+            pace => pace,
+        },
         entitling: entitlements::merge(args, file)?,
         balance: file
             .balance
@@ -255,6 +291,11 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
         fake: args.allow_fake,
         wallet,
         rates,
+        mpp: MppSettings {
+            enabled: args.mpp.unwrap_or(file.mpp.enabled),
+            realm: args.mpp_realm.clone().or_else(|| file.mpp.realm.clone()),
+            ..file.mpp
+        },
         stripe: stripe::stripe(&args.stripe, file.rails.stripe.as_ref())?,
         plans: Vec::new(),
     })

@@ -11,11 +11,11 @@ mod secrets;
 // What everything works with.
 mod exit;
 mod home;
-mod lines;
 mod logging;
 mod output;
 mod shutdown;
 mod terminal;
+mod ways;
 mod wire_up;
 
 // What the crash test needs.

@@ -21,6 +21,8 @@ pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
 /// The key of an LNbits wallet that pays.
 pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
 
+/// What challenges are signed with: one secret, or several with spaces between, of which the first signs.
+pub(super) const MPP_SECRET_KEY: &str = "MPP_SECRET_KEY";
 /// The secret key of a Stripe account.
 pub(super) const STRIPE_SECRET_KEY: &str = "STRIPE_SECRET_KEY";
 /// What Stripe signs its webhooks with; several while one replaces the other.
@@ -32,7 +34,7 @@ pub(super) const LEDGER: &str = "TOLLKEEPER_LEDGER";
 pub(super) const PGPASSWORD: &str = "PGPASSWORD";
 
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 11] = [
+pub(super) const ENVIRONMENT: [&str; 12] = [
     LEDGER,
     PGPASSWORD,
     SECRET_KEY,
@@ -42,6 +44,7 @@ pub(super) const ENVIRONMENT: [&str; 11] = [
     AICOACH_SIGNING_SECRET,
     AICOACH_API_KEY,
     LICENCE_TOKEN,
+    MPP_SECRET_KEY,
     STRIPE_SECRET_KEY,
     STRIPE_WEBHOOK_SECRET,
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::config::{PlanSettings, Selling, StripeSettings};
+use super::config::{PlanSettings, Selling, StripeSettings, TokenSettings};
 use super::exit::{Failure, Outcome};
 use super::stripe_webhook;
 use super::wire_up::Books;
@@ -14,7 +14,8 @@ use crate::entitlement::stripe::{Desk, DeskSettings, Plan, StripePlans};
 use crate::error::{Error, Result};
 use crate::payment::{Entitlement, PaymentProcessor};
 use crate::rails::stripe::{
-    PlanMode, StripeCheckout, StripeClient, StripeError, StripePrice, currency_of,
+    PlanMode, SharedTokenProcessor, StripeCheckout, StripeClient, StripeError, StripePrice,
+    TokenCharger, currency_of,
 };
 
 /// How long a start waits for Stripe to tell a price that the config does not.
@@ -27,6 +28,8 @@ pub(super) struct StripeShop {
     pub(super) plans: Arc<dyn Entitlement>,
     /// The page for single calls, if they are sold.
     pub(super) checkout: Option<Arc<dyn PaymentProcessor>>,
+    /// Shared payment tokens, if they are taken.
+    pub(super) tokens: Option<Arc<dyn PaymentProcessor>>,
 }
 
 /// The plans of `settings`, with what Stripe knows of their prices.
@@ -175,6 +178,11 @@ impl StripeShop {
         let mut desk = Desk::new(client.clone(), purchases, selling.plans.clone())
             .settings(desk_settings)
             .with_ledger(Arc::clone(&books.ledger));
+        let tokens = settings
+            .tokens
+            .as_ref()
+            .map(|tokens| shared_tokens(client.clone(), tokens))
+            .transpose()?;
         let checkout = match (&settings.success_url, sells_calls(selling)) {
             (Some(url), true) => {
                 let mut checkout = StripeCheckout::new(client, url)?;
@@ -191,6 +199,7 @@ impl StripeShop {
             plans: Arc::new(StripePlans::new(Arc::clone(&desk))?),
             desk,
             checkout,
+            tokens,
         }))
     }
 
@@ -218,6 +227,19 @@ impl StripeShop {
         tracing::info!(address = %bound, "listening for the webhooks of Stripe");
         Ok(())
     }
+}
+
+/// Shared payment tokens as a way of paying by challenge.
+fn shared_tokens(
+    client: StripeClient,
+    settings: &TokenSettings,
+) -> Result<Arc<dyn PaymentProcessor>> {
+    let charger = TokenCharger::new(client).token_param(settings.param);
+    let mut tokens = SharedTokenProcessor::new(charger, &settings.profile)?;
+    if let Some(types) = &settings.types {
+        tokens = tokens.payment_method_types(types.clone())?;
+    }
+    Ok(Arc::new(tokens))
 }
 
 /// Whether single calls are sold at a price in money that Stripe takes.

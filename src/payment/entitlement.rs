@@ -51,6 +51,8 @@ pub struct EntitlementClaim {
     pub tokens: Vec<BearerToken>,
     /// The client presented something where others could read it. It is not in `tokens`: whoever saw it could use it.
     pub exposed: bool,
+    /// Nobody vouches for who the client is: its key stands for a connection, and the next one has another.
+    pub nameless: bool,
     /// The request was answered before: whatever covers it, it is not served again, so nothing is counted for it.
     pub answered: bool,
     /// Now.
@@ -66,6 +68,7 @@ impl EntitlementClaim {
             listed,
             tokens: Vec::new(),
             exposed: false,
+            nameless: false,
             answered: false,
             at,
         }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    Amount, PaymentOrder, PaymentRequest, Pmi, SettlementNotice, SettlementStatus, Timestamp, Unit,
+    Amount, ChargeMandate, CheckProof, PaymentOrder, PaymentRequest, Pmi, SettlementNotice,
+    SettlementStatus, Timestamp, Unit,
 };
 
 /// Notices of settlements, as a rail pushes them.
@@ -86,6 +87,16 @@ pub trait PaymentProcessor: fmt::Debug + Send + Sync {
 
     /// Notices as they happen. Called once. A rail that has none is looked up only.
     fn settlements(&self) -> Option<SettlementStream> {
+        None
+    }
+
+    /// What checks proofs of payment that clients present. `None`: only the rail's own word counts.
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        None
+    }
+
+    /// What charges mandates that clients present. A rail that has it makes no payment requests.
+    fn mandates(&self) -> Option<&dyn ChargeMandate> {
         None
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{GateSettings, PriceList, can_charge};
+use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
-    PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentObserver,
+    PaymentProcessor, PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -20,6 +20,8 @@ pub struct ServerPayments {
     pub(super) entitlements: Vec<Arc<dyn Entitlement>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
+    pub(super) challenges: Option<ChallengeIssuer>,
+    pub(super) observers: Vec<Arc<dyn PaymentObserver>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: GateSettings,
@@ -46,6 +48,8 @@ impl ServerPayments {
             entitlements: Vec::new(),
             processors: Vec::new(),
             rates: None,
+            challenges: None,
+            observers: Vec::new(),
             ledger: None,
             clock: Arc::new(SystemClock),
             settings: GateSettings::default(),
@@ -72,6 +76,8 @@ pub struct ServerPaymentsBuilder {
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
+    challenges: Option<ChallengeIssuer>,
+    observers: Vec<Arc<dyn PaymentObserver>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -119,6 +125,19 @@ impl ServerPaymentsBuilder {
     /// What is added to a converted price, for the time between the quote and the exchange.
     pub fn rate_margin(mut self, margin: Margin) -> Self {
         self.settings.rate_margin = margin;
+        self
+    }
+
+    /// Tells `observer` of payments, beside the calls.
+    pub fn observer(mut self, observer: impl PaymentObserver + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Puts offers as challenges of MPP, too, beside the options of CEP-8, and takes credentials for them. Only ways of being paid
+    /// that can check a [proof](crate::payment::CheckProof) take part.
+    pub fn challenges(mut self, issuer: ChallengeIssuer) -> Self {
+        self.challenges = Some(issuer);
         self
     }
 
@@ -228,6 +247,11 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
+        if prices.has_metered() && !self.settings.balances {
+            return Err(Error::config(
+                "a price by use gives back what was not used, but clients have no accounts here",
+            ));
+        }
         for (at, entitlement) in self.entitlements.iter().enumerate() {
             let name = entitlement.name();
             if self.entitlements[..at].iter().any(|e| e.name() == name) {
@@ -270,6 +294,8 @@ impl ServerPaymentsBuilder {
             entitlements: self.entitlements,
             processors: self.processors,
             rates: self.rates,
+            challenges: self.challenges,
+            observers: self.observers,
             ledger,
             clock: self.clock,
             settings: self.settings,

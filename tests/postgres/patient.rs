@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 use tollkeeper::Result;
 use tollkeeper::ledger::{
     Account, Accounts, Applied, Caller, Credit, Crowd, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Instances, Ledger, LetIn, Movement, NewEntry,
-    OpenLimits, Opened, PostgresLedger, Retention, Standing, Taken, Transition,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Instances, Ledger, LetIn, Movement,
+    NewEntry, OpenLimits, Opened, PostgresLedger, Retention, Standing, Taken, Transition,
 };
 use tollkeeper::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 
@@ -153,11 +153,11 @@ impl Accounts for Patient {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
-        self.ask(move |ledger| async move { ledger.give_back(&id, response, at).await })
+        self.ask(move |ledger| async move { ledger.give_back(&id, back, at).await })
             .await
     }
 

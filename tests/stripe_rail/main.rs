@@ -8,6 +8,7 @@ mod fake_stripe;
 mod http_service;
 
 mod checkout;
+mod mandates;
 mod paid_tool;
 mod shop;
 mod tokens;

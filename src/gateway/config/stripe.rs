@@ -11,11 +11,17 @@ use crate::gateway::args::StripeArgs;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::secrets;
 use crate::payment::{Amount, Capability, CapabilityPattern};
-use crate::rails::stripe::{PlanMode, StripeConfig, StripeKey, WebhookSecrets, check_return_url};
+use crate::rails::stripe::{
+    PlanMode, StripeConfig, StripeKey, TokenParam, WebhookSecrets, check_return_url,
+};
 use crate::wire::method;
 
 /// The price of plans that name none. Not a secret.
 const STRIPE_PRICE_ID: &str = "STRIPE_PRICE_ID";
+
+/// The Stripe profile that payers grant shared payment tokens to, and the name that guides give it. Not secrets.
+const STRIPE_PROFILE_ID: &str = "STRIPE_PROFILE_ID";
+const MPP_MERCHANT_ID: &str = "MPP_MERCHANT_ID";
 
 /// `[rails.stripe]` of the config file.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +38,9 @@ pub(super) struct StripeSection {
     page_ttl: Option<u64>,
     demand: Demand,
     past_due: PastDue,
+    profile: Option<String>,
+    spt_param: SptParam,
+    payment_method_types: Option<Vec<String>>,
     plan: Vec<PlanSection>,
 }
 
@@ -44,6 +53,15 @@ enum Demand {
     Error,
     /// As the result of a tool, for hosts that show nobody the data of an error.
     ToolResult,
+}
+
+/// Which parameter carries a shared payment token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SptParam {
+    #[default]
+    TopLevel,
+    PaymentMethodData,
 }
 
 /// Whether a subscription counts whose payment is due.
@@ -122,7 +140,18 @@ pub(in crate::gateway) struct StripeSettings {
     pub(in crate::gateway) webhook_secrets: Option<WebhookSecrets>,
     pub(in crate::gateway) page_ttl: Duration,
     pub(in crate::gateway) as_result: bool,
+    /// How shared payment tokens are taken, if they are.
+    pub(in crate::gateway) tokens: Option<TokenSettings>,
     pub(in crate::gateway) plans: Vec<PlanSettings>,
+}
+
+/// How shared payment tokens are taken.
+#[derive(Debug)]
+pub(in crate::gateway) struct TokenSettings {
+    /// What payers grant their tokens to.
+    pub(in crate::gateway) profile: String,
+    pub(in crate::gateway) param: TokenParam,
+    pub(in crate::gateway) types: Option<Vec<String>>,
 }
 
 /// What is sold by one price. What is not said here is asked of Stripe at the start.
@@ -206,8 +235,29 @@ pub(super) fn stripe(
         webhook_secrets,
         page_ttl: Duration::from_secs(page_ttl),
         as_result: section.demand == Demand::ToolResult,
+        tokens: section.tokens(),
         plans: plans.collect::<Outcome<_>>()?,
     }))
+}
+
+impl StripeSection {
+    fn tokens(&self) -> Option<TokenSettings> {
+        let set = |name: &str| std::env::var(name).ok();
+        let profile = self
+            .profile
+            .clone()
+            .or_else(|| set(STRIPE_PROFILE_ID))
+            .or_else(|| set(MPP_MERCHANT_ID))
+            .filter(|profile| !profile.trim().is_empty())?;
+        Some(TokenSettings {
+            profile: profile.trim().to_owned(),
+            param: match self.spt_param {
+                SptParam::TopLevel => TokenParam::TopLevel,
+                SptParam::PaymentMethodData => TokenParam::PaymentMethodData,
+            },
+            types: self.payment_method_types.clone(),
+        })
+    }
 }
 
 impl PlanSection {

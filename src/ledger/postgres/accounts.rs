@@ -7,10 +7,12 @@ use super::rows::{self, millis, most, time};
 use super::writer::{About, Fault, Scope};
 use super::{PostgresLedger, moves};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{
+    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+};
 use crate::ledger::{
-    Account, Accounts, Applied, Credit, Drawn, Movement, MovementKind, NewEntry, OpenLimits,
-    Opened, Transition,
+    Account, Accounts, Applied, Credit, Drawn, GiveBack, Movement, MovementKind, NewEntry,
+    OpenLimits, Opened, Transition,
 };
 use crate::payment::{ClientPubkey, RequestEventId, Timestamp, Unit};
 
@@ -61,13 +63,13 @@ impl Accounts for PostgresLedger {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
         self.write(vec![About::Entry(id)], false, move |scope| {
-            let response = response.clone();
-            Box::pin(async move { give_back(scope, &id, response, at).await })
+            let back = back.clone();
+            Box::pin(async move { give_back(scope, &id, &back, at).await })
         })
         .await
     }
@@ -142,7 +144,9 @@ async fn draw(scope: &Scope<'_>, new: NewEntry, at: Timestamp) -> Result<Drawn, 
         .await?;
     let on: i64 = row.as_ref().map_or(Ok(0), |row| rows::get(row, 0))?;
     if on < rows::number(amount.value()) {
-        return Ok(Drawn::Short);
+        // What this very event has drawn already is not missing.
+        let drawn = moves::of_event(scope, &new.id).await?;
+        return Ok(drawn.map_or(Drawn::Short, |entry| Drawn::Refused(Opened::Exists(entry))));
     }
     let quoted = match moves::open(scope, new, NO_LIMITS).await? {
         Opened::New(entry) => entry,
@@ -179,19 +183,17 @@ async fn put(scope: &Scope<'_>, credit: &Credit) -> Result<Account, Fault> {
 async fn give_back(
     scope: &Scope<'_>,
     id: &RequestEventId,
-    response: Option<String>,
+    back: &GiveBack,
     at: Timestamp,
 ) -> Result<Applied, Fault> {
+    let response = back.response.clone();
     let applied = moves::apply(scope, id, vec![Transition::Deliver { response }], at).await?;
     if let Applied::Moved(entry) = &applied {
-        let back = Credit {
-            client: entry.client,
-            amount: entry.price(),
-            kind: MovementKind::GivenBack,
-            key: give_back_key(id),
-            at,
-        };
-        put(scope, &back).await?;
+        let credit = back.credit(entry, at);
+        let credit = credit.ok_or_else(|| Fault::Undo(more_than_paid()))?;
+        if credit.amount.value() > 0 {
+            put(scope, &credit).await?;
+        }
     }
     Ok(applied)
 }

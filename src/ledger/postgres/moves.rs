@@ -198,7 +198,10 @@ async fn write_move(scope: &Scope<'_>, stored: &Stored, moved: &Entry) -> Result
     Ok(())
 }
 
-async fn of_event(scope: &Scope<'_>, event: &RequestEventId) -> Result<Option<Entry>, Fault> {
+pub(super) async fn of_event(
+    scope: &Scope<'_>,
+    event: &RequestEventId,
+) -> Result<Option<Entry>, Fault> {
     let row = scope.row(OF_EVENT, &[&event.to_string()]).await?;
     Ok(row
         .as_ref()

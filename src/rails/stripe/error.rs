@@ -29,6 +29,8 @@ pub(super) enum Cause {
     Declined(Box<Decline>),
     /// It says no, with a code of its own: nothing was done.
     Refused { code: String, param: String },
+    /// It leads to somewhere else, where the key must not go.
+    Redirects,
     /// Another status; what was done is not known.
     Status(u16),
     /// An answer that cannot be right.
@@ -73,6 +75,7 @@ impl StripeError {
         let said = serde_json::from_slice::<Body>(&answer.body).ok();
         let said = said.map(|body| body.error);
         Self(match (answer.status, said) {
+            (300..400, _) if answer.location.is_some() => Cause::Redirects,
             (status @ (401 | 403), Some(_)) => Cause::Key(status),
             (429, _) => Cause::Busy(429),
             (400 | 409, Some(said)) if said.kind == "idempotency_error" => Cause::OtherOrder,
@@ -162,6 +165,9 @@ impl fmt::Display for StripeError {
             Cause::Declined(decline) => write!(f, "the payment was declined ({})", decline.code),
             Cause::Refused { code, param } if param.is_empty() => write!(f, "it says no ({code})"),
             Cause::Refused { code, param } => write!(f, "it says no ({code}, {param})"),
+            Cause::Redirects => f.write_str(
+                "it redirects, which is not followed: give the address that it leads to",
+            ),
             Cause::Status(status) => write!(f, "it answered with status {status}"),
             Cause::Invalid(what) => f.write_str(what),
         }

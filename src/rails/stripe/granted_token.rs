@@ -258,8 +258,16 @@ impl TokenCharger {
             .get(&path, &query)
             .await
             .map_err(StripeError::into_rail)?;
-        let found = found.data.into_iter().next();
-        Ok(found.map(|intent| self.judge(Ok(intent), order, currency)))
+        // A newer attempt that failed must not hide an older one that did not.
+        let found = found.data.into_iter();
+        let judged = found.map(|intent| self.judge(Ok(intent), order, currency));
+        Ok(judged.min_by_key(|charge| match charge {
+            TokenCharge::Succeeded { .. } => 0,
+            TokenCharge::Processing { .. } => 1,
+            TokenCharge::Unknown(_) => 2,
+            TokenCharge::RequiresAction { .. } => 3,
+            TokenCharge::Failed { .. } => 4,
+        }))
     }
 
     fn judge(

@@ -17,6 +17,7 @@ mod objects;
 mod checkout;
 mod granted_token;
 mod plans;
+mod shared_token;
 
 // What it says unasked.
 mod webhook;
@@ -32,4 +33,5 @@ pub use plans::{
     Expected, MeterReport, PlanMode, PlanOrder, PlanPage, PurchaseReport, Standing, StripePrice,
     check_return_url,
 };
+pub use shared_token::SharedTokenProcessor;
 pub use webhook::{About, WebhookEvent, WebhookSecrets};
