@@ -119,7 +119,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     (
         "tokio_rustls",
-        &["relays/", "rails/http.rs", "entitlement/licence/"],
+        &[
+            "relays/",
+            "rails/http.rs",
+            "entitlement/licence/",
+            "ledger/postgres/tls.rs",
+        ],
     ),
     (
         "rustls",
@@ -127,7 +132,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     (
         "webpki_roots",
-        &["relays/", "rails/http.rs", "entitlement/licence/"],
+        &[
+            "relays/",
+            "rails/http.rs",
+            "entitlement/licence/",
+            "ledger/postgres/tls.rs",
+        ],
     ),
     ("lru", &["transport/nostr/", "transport/plain/"]),
     (
@@ -148,6 +158,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
+    ("tokio_postgres", &["ledger/postgres/"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
     (

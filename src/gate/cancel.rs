@@ -32,7 +32,11 @@ impl Gate {
         };
         let taken = self.waiting.take_back(&origin.client, &request_id);
         let Some((id, inbound)) = taken.parked else {
-            return taken.looked_at || !self.open_calls.cancelled(&origin.client, &request_id);
+            if taken.looked_at || !self.open_calls.cancelled(&origin.client, &request_id) {
+                return true;
+            }
+            self.cancel_elsewhere(origin.client, request_id);
+            return false;
         };
         let detach = Transition::Detach {
             reason: "cancelled by the client".to_owned(),

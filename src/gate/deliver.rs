@@ -54,10 +54,18 @@ impl Gate {
         }
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
-                OnFailure::Keep => self.finish(&entry, &outbound.message).await,
+                OnFailure::Keep => {
+                    if !self.finish(&entry, to, &outbound).await {
+                        self.open_calls.remove(&to.event);
+                        return Ok(());
+                    }
+                }
                 // An account of nobody in particular would be nobody's.
                 OnFailure::Credit if !call.bearer => {
-                    self.give_back(&entry, &outbound.message).await
+                    if !self.give_back(&entry, &outbound.message).await {
+                        self.open_calls.remove(&to.event);
+                        return Ok(());
+                    }
                 }
                 _ => self.restore(&entry, "the handler was lost").await,
             }
@@ -70,11 +78,14 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, too_large(&call, true)).await;
         }
-        match self.unused(&entry, &outbound.message).await {
-            None => self.finish(&entry, &outbound.message).await,
+        let may_leave = match self.unused(&entry, &outbound.message).await {
+            None => self.finish(&entry, to, &outbound).await,
             Some(unused) => self.finish_metered(&entry, &outbound.message, unused).await,
-        }
+        };
         self.open_calls.remove(&to.event);
+        if !may_leave {
+            return Ok(());
+        }
         self.transport.send(to, outbound).await
     }
 
@@ -121,9 +132,15 @@ impl Gate {
         }
     }
 
-    /// Writes the delivery down. Even if that fails the answer goes out: it was paid for, and is written down when it can be.
-    async fn finish(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
-        let json = message.to_json();
+    /// Writes the delivery down, and says whether the answer may leave now. Even if writing fails it does: it was paid for, and is
+    /// written down when it can be. Not so among several instances: another one may have been given the call meanwhile.
+    async fn finish(
+        self: &Arc<Self>,
+        entry: &RequestEventId,
+        to: &ReplyTo,
+        outbound: &Outbound,
+    ) -> bool {
+        let json = outbound.message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
         let deliver = Transition::Deliver { response };
         match self
@@ -131,16 +148,26 @@ impl Gate {
             .apply(entry, vec![deliver.clone()], self.clock.now())
             .await
         {
-            Ok(Applied::Moved(entry)) => log_money(&entry, "delivered"),
-            Ok(Applied::Already(_)) => {}
-            Ok(Applied::Refused(entry)) => {
-                tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");
+            Ok(applied) => {
+                match &applied {
+                    Applied::Moved(entry) => log_money(entry, "delivered"),
+                    Applied::Already(_) => {}
+                    Applied::Refused(entry) => {
+                        tracing::warn!(entry = %entry.id, state = entry.state.as_str(), "a delivery changed nothing");
+                    }
+                }
+                self.is_our_delivery(&applied, &deliver)
             }
             Err(error) => {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
                 );
+                if self.is_shared() {
+                    self.deliver_later(*entry, deliver, to.clone(), outbound.clone());
+                    return false;
+                }
                 self.write_later(*entry, Unwritten::Move(deliver));
+                true
             }
         }
     }
@@ -156,9 +183,9 @@ impl Gate {
             .map_or_else(OnFailure::default, |entry| entry.on_failure)
     }
 
-    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written now, it is
+    /// Ends the call, puts what was paid for it onto the client's account, and says whether the answer may leave now. If that cannot be written now, it is
     /// when it can be.
-    async fn give_back(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
+    async fn give_back(self: &Arc<Self>, entry: &RequestEventId, message: &Message) -> bool {
         let json = message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
         let back = GiveBack {
@@ -169,14 +196,17 @@ impl Gate {
         match self.ledger.give_back(entry, back.clone(), now).await {
             Ok(Applied::Moved(entry)) => {
                 log_money(&entry, "failed; what was paid is on the client's account");
+                true
             }
-            Ok(_) => {}
+            Ok(Applied::Already(_)) => true,
+            Ok(Applied::Refused(_)) => !self.is_shared(),
             Err(error) => {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error,
                     "what was paid for a failed call could not be given back; it is tried again"
                 );
                 self.write_later(*entry, Unwritten::GiveBack(back));
+                !self.is_shared()
             }
         }
     }

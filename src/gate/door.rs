@@ -12,7 +12,7 @@ use super::match_price::{PriceMatch, match_price};
 use super::negotiate::Negotiated;
 use super::presented::Shown;
 use crate::error::Result;
-use crate::ledger::Caller;
+use crate::ledger::{Caller, Taken};
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
@@ -108,6 +108,9 @@ impl Gate {
             PriceMatch::Free if !is_fresh(origin.created_at, now) => {
                 self.refuse_stale(request, origin).await
             }
+            PriceMatch::Free if self.is_shared() => {
+                self.enter_free_shared(request, origin, negotiated).await;
+            }
             PriceMatch::Free => {
                 if self.first_time(&origin) {
                     self.forward(request, origin, negotiated, None).await;
@@ -119,7 +122,7 @@ impl Gate {
             }
             PriceMatch::Refused(why) => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.answer_if_ours(origin.event, async move {
                     gate.answer_error(
                         &request.id,
                         &origin.reply_to,
@@ -131,7 +134,7 @@ impl Gate {
             }
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.answer_if_ours(origin.event, async move {
                     let text = "this is only sold over an encrypted connection";
                     let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
                     gate.answer_error(&request.id, &origin.reply_to, &error)
@@ -162,33 +165,47 @@ impl Gate {
                     known: false,
                     replayed: false,
                 };
-                // Before the next message is taken in: it may be the cancellation.
-                let event = knock.origin.event;
-                self.waiting
-                    .enter(event, knock.origin.client, &knock.request.id);
-                let gate = Arc::clone(self);
-                self.in_a_task(async move {
-                    gate.enter_priced(knock).await;
-                    gate.waiting.leave(&event);
-                })
-                .await;
+                self.let_knock(knock).await;
             }
         }
     }
 
+    /// Deals with a priced request in a task of its own.
+    async fn let_knock(self: &Arc<Self>, knock: Knock) {
+        // Before the next message is taken in: it may be the cancellation.
+        let event = knock.origin.event;
+        self.waiting
+            .enter(event, knock.origin.client, &knock.request.id);
+        // A copy that had to wait for the ledger would be evaluated after the answer to the other one.
+        let is_copy = self.is_shared() && self.waiting.is_beside_another(&event);
+        let gate = Arc::clone(self);
+        self.in_a_task(async move {
+            if !is_copy {
+                gate.enter_priced(knock).await;
+            }
+            gate.waiting.leave(&event);
+        })
+        .await;
+    }
+
     async fn enter_priced(self: &Arc<Self>, knock: Knock) {
         let (id, origin) = (knock.request.id.clone(), knock.origin.clone());
-        if let Err(error) = self.admit(knock).await {
+        let Some(taken) = self.take(origin.event).await else {
+            return;
+        };
+        if let Err(error) = self.admit(knock, taken).await {
             // Whatever failed, it failed closed: nothing was forwarded, and what was charged is in the ledger.
             tracing::error!(
                 request_event_id = %origin.event, client_pubkey = origin.client.short(),
                 error = &error as &dyn std::error::Error, "a priced request could not be handled"
             );
-            self.answer_unavailable(&id, &origin.reply_to).await;
+            if self.may_refuse(taken) {
+                self.answer_unavailable(&id, &origin.reply_to).await;
+            }
         }
     }
 
-    async fn admit(self: &Arc<Self>, mut knock: Knock) -> Result<()> {
+    async fn admit(self: &Arc<Self>, mut knock: Knock, taken: Taken) -> Result<()> {
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
             return self.resume(knock, entry).await;
@@ -204,10 +221,10 @@ impl Gate {
         if !self.check_call(&knock).await? {
             return Ok(());
         }
-        let known = standing.answered
-            || !self
-                .knocked
-                .first_time(knock.origin.event, self.clock.now());
+        let first = self
+            .knocked
+            .first_time(knock.origin.event, self.clock.now());
+        let known = standing.answered || !first || taken == Taken::Inherited;
         knock.known = known;
         knock.replayed = known && !self.is_a_retry(&knock);
         let Some(knock) = self.present(knock).await? else {
@@ -270,7 +287,7 @@ impl Gate {
     fn first_time(&self, origin: &Origin) -> bool {
         let now = self.clock.now();
         let first = self.journal.first_time(origin.event, now);
-        if first {
+        if first && !self.is_shared() {
             self.scribe.note(origin.event, now);
         }
         first
@@ -290,7 +307,7 @@ impl Gate {
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
         let gate = Arc::clone(self);
         let text = "the request's created_at is more than 10 minutes off the server's clock";
-        self.in_a_task(async move {
+        self.answer_if_ours(origin.event, async move {
             let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
             gate.answer_error(&request.id, &origin.reply_to, &error)
                 .await;

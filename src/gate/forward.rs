@@ -88,10 +88,16 @@ impl Gate {
     ) {
         let paid_by = paid.as_ref().map(|paid| paid.entry);
         origin.paid_by = paid_by;
+        let may = paid_by.is_none() || self.may_execute().await;
+        if !may && self.is_succeeded() {
+            // Whoever has taken over serves it.
+            return;
+        }
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
         let mut call = OpenCall::new(&request, &origin, paid, negotiated.disclose);
         call.covered = covered;
-        let taken = self.open_calls.insert(origin.event, call)
+        let taken = may
+            && self.open_calls.insert(origin.event, call)
             && self
                 .hand_over(Inbound::new(self.injected(request, &origin).into(), origin))
                 .await;

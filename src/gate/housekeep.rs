@@ -19,7 +19,9 @@ pub(super) async fn housekeep(gate: Arc<Gate>) {
         .await
         .is_some()
     {
-        gate.prune().await;
+        if gate.keeps_house() {
+            gate.prune().await;
+        }
     }
 }
 

@@ -42,13 +42,13 @@ impl Gate {
     }
 
     /// Ends a call of which `unused` is given back. Even if that cannot be written now the answer goes out, and both are written
-    /// together when they can be.
+    /// together when they can be; among several instances, the answer leaves when it is asked for again. Says whether it may leave now.
     pub(super) async fn finish_metered(
         self: &Arc<Self>,
         entry: &RequestEventId,
         message: &Message,
         unused: Amount,
-    ) {
+    ) -> bool {
         let json = message.to_json();
         let back = GiveBack {
             response: (json.len() <= self.settings.stored_response_bytes).then_some(json),
@@ -61,13 +61,16 @@ impl Gate {
                     &entry,
                     "delivered; what was not used is on the client's account",
                 );
+                true
             }
-            Ok(_) => {}
+            Ok(Applied::Already(_)) => true,
+            Ok(Applied::Refused(_)) => !self.is_shared(),
             Err(error) => {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
                 );
                 self.write_later(*entry, Unwritten::GiveBack(back));
+                !self.is_shared()
             }
         }
     }

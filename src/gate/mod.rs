@@ -46,6 +46,7 @@ mod write_later;
 // What a restart finds, what is written in passing, and what may be forgotten.
 mod free_calls;
 mod housekeep;
+mod instances;
 
 mod log;
 mod observe;
@@ -89,6 +90,9 @@ use crate::transport::{Inbound, ServerTransport};
 
 /// How many priced requests are looked at in parallel (waiting for money is not counted).
 const ADMITTED_AT_ONCE: usize = 1024;
+
+/// How long saying goodbye to other instances may take.
+const LEAVE: Duration = Duration::from_millis(300);
 
 /// How many messages may wait for the handler to take them.
 const FORWARD_QUEUE: usize = 1024;
@@ -297,6 +301,7 @@ impl Gate {
         gate.tasks.spawn(housekeep::housekeep(Arc::clone(&gate)));
         gate.tasks
             .spawn(journal::write_down(Arc::clone(&gate), let_in));
+        gate.tasks.spawn(instances::attend(Arc::clone(&gate)));
         (gate, to_handler)
     }
 
@@ -324,6 +329,14 @@ impl Gate {
                 tasks = self.tasks.len(),
                 "closed while tasks were running; the ledger knows them"
             );
+        }
+        if let Some(instances) = self.ledger.instances()
+            && !matches!(
+                tokio::time::timeout(LEAVE, instances.leave()).await,
+                Ok(Ok(()))
+            )
+        {
+            tracing::warn!("the others were not told that this instance ends; they find out");
         }
     }
 }

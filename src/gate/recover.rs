@@ -33,6 +33,11 @@ impl Gate {
     ///
     /// When the ledger cannot be read or written: a gate that cannot keep books must not let anything in.
     pub async fn recover(self: &Arc<Self>) -> Result<()> {
+        if let Some(instances) = self.ledger.instances() {
+            // The entries of the living are theirs.
+            instances.join().await?;
+            return self.take_over().await;
+        }
         self.remember_let_in().await?;
         let states = [
             EntryState::Quoted,
@@ -49,19 +54,27 @@ impl Gate {
             filter = filter.after(last);
             for entry in page {
                 recovered += 1;
-                if entry.state == EntryState::Expired {
-                    self.watcher
-                        .watch_after(&entry, Some(FORMER_OFFERS_EVERY * former))
-                        .await;
-                    former = former.saturating_add(1);
-                } else {
-                    self.recover_entry(entry).await?;
-                }
+                self.recover_one(entry, &mut former).await?;
             }
         }
         if recovered > 0 {
             tracing::info!(entries = recovered, "recovered the ledger");
         }
+        Ok(())
+    }
+
+    /// Resolves an entry that nobody looks after. `former` counts the offers among them that have ended.
+    pub(super) async fn recover_one(
+        self: &Arc<Self>,
+        entry: Entry,
+        former: &mut u32,
+    ) -> Result<()> {
+        if entry.state != EntryState::Expired {
+            return self.recover_entry(entry).await;
+        }
+        let first_lookup = FORMER_OFFERS_EVERY * *former;
+        self.watcher.watch_after(&entry, Some(first_lookup)).await;
+        *former = former.saturating_add(1);
         Ok(())
     }
 
@@ -99,8 +112,8 @@ impl Gate {
                 .await?;
             return Ok(());
         };
-        let claim = Transition::Claim { by: entry.id };
-        if let Applied::Moved(entry) = self.ledger.apply(&entry.id, vec![claim], now).await? {
+        let serve = vec![Transition::Serve];
+        if let Applied::Moved(entry) = self.ledger.apply(&entry.id, serve, now).await? {
             let gate = Arc::clone(self);
             self.in_a_task(async move { gate.serve(&entry, inbound).await })
                 .await;

@@ -88,12 +88,8 @@ impl Gate {
             return Ok(());
         }
         let waiting = self.waiting.take(&id);
-        let mut moves = vec![Transition::Settle(settlement)];
-        if waiting.is_some() {
-            moves.push(Transition::Claim { by: id });
-        }
-        let applied = match self.apply_claim(&id, moves, id).await {
-            Ok(applied) => applied,
+        let (applied, waiting) = match self.settle_for(id, settlement, waiting.is_some()).await {
+            Ok((applied, served)) => (applied, waiting.filter(|_| served)),
             Err(error) => {
                 // The request waits on; the settlement is reported again.
                 if let Some(inbound) = waiting {
@@ -125,6 +121,30 @@ impl Gate {
             }
         }
         Ok(())
+    }
+
+    /// Writes a settlement down, and claims it for the request that is parked here, if one is. Says whether that request is to be served:
+    /// the books decide, should it have been taken back by way of another process.
+    async fn settle_for(
+        &self,
+        id: RequestEventId,
+        settlement: Settlement,
+        parked: bool,
+    ) -> Result<(Applied, bool)> {
+        let settle = Transition::Settle(settlement);
+        if !parked {
+            return Ok((self.apply_claim(&id, vec![settle], id).await?, false));
+        }
+        let moves = vec![settle.clone(), Transition::Serve];
+        let (moves, served) = match self.apply_claim(&id, moves, id).await? {
+            Applied::Refused(entry) if entry.state == EntryState::Expired => {
+                // Its offer ends at this very moment, and nobody has told its client yet.
+                (vec![settle, Transition::Claim { by: id }], true)
+            }
+            Applied::Refused(entry) if entry.state == EntryState::Issued => (vec![settle], false),
+            applied => return Ok((applied, true)),
+        };
+        Ok((self.apply_claim(&id, moves, id).await?, served))
     }
 
     /// Tells the client, then forwards the call that is paid and claimed.

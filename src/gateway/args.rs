@@ -84,7 +84,8 @@ pub(super) struct ServeArgs {
     /// Which messages may be in the clear: optional, required or disabled
     #[arg(long, value_name = "MODE")]
     pub(super) encryption: Option<EncryptionMode>,
-    /// The file of the ledger, or "memory" for a trial that forgets [default: tollkeeper.db]
+    /// The file of the ledger, postgres://USER@HOST/DATABASE, or "memory" for a trial that forgets [env: TOLLKEEPER_LEDGER]
+    /// [default: tollkeeper.db]
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,
     /// A file with the secret key (nsec or hex); made beside the ledger if there is none
@@ -617,7 +618,7 @@ fn revenue_by(word: &str) -> Result<crate::ledger::RevenueBy, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct LedgerFile {
-    /// The file of the ledger [default: tollkeeper.db]
+    /// The file of the ledger, or postgres://USER@HOST/DATABASE [env: TOLLKEEPER_LEDGER] [default: tollkeeper.db]
     #[arg(long, value_name = "FILE")]
     pub(super) ledger: Option<PathBuf>,
     /// Print JSON, one object per line

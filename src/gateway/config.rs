@@ -5,6 +5,7 @@
 mod entitlements;
 mod file;
 mod goods;
+mod ledger;
 mod lightning;
 mod listen;
 mod lnbits;
@@ -15,7 +16,7 @@ mod stripe;
 mod wallet;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{SellingArgs, ServeArgs, WalletArgs};
@@ -30,6 +31,7 @@ use crate::transport::plain::http::HttpSettings;
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
+pub(super) use self::ledger::LedgerPlace;
 pub(super) use self::lightning::LightningWallet;
 pub(super) use self::mpp::MppSettings;
 pub(super) use self::rates::{Rates, RatesSection, rates};
@@ -98,30 +100,6 @@ pub(super) struct Serving {
     pub(super) info: ServerInfo,
 }
 
-/// Where money is remembered.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum LedgerPlace {
-    /// Nowhere that survives.
-    Memory,
-    /// In this file.
-    File(PathBuf),
-}
-
-impl LedgerPlace {
-    /// The file that is used unless another one is named, in the working directory.
-    pub(super) fn default_file() -> PathBuf {
-        PathBuf::from("tollkeeper.db")
-    }
-
-    /// Where the key is kept unless another file is named: beside the ledger.
-    pub(super) fn key_file(&self) -> Option<PathBuf> {
-        match self {
-            Self::Memory => None,
-            Self::File(file) => Some(file.with_extension("key")),
-        }
-    }
-}
-
 /// Reads what `check` needs.
 pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
     let file = File::read(args.config.as_deref())?;
@@ -143,15 +121,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
              --allow-fake for a trial without money",
         ));
     }
-    let ledger = match args
-        .ledger
-        .clone()
-        .or_else(|| file.path(file.ledger.as_deref()))
-    {
-        Some(word) if is_memory(&word) => LedgerPlace::Memory,
-        Some(path) => LedgerPlace::File(path),
-        None => LedgerPlace::File(LedgerPlace::default_file()),
-    };
+    let ledger = LedgerPlace::find(args.ledger.as_deref(), &file)?;
     let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     let listen = file.listen.read(args.listen)?;
     let stdio = args.stdio || file.stdio.unwrap_or(false);
@@ -347,10 +317,6 @@ fn at_least_one(key: &str, value: Option<usize>) -> Outcome<Option<usize>> {
         Some(0) => Err(Failure::usage(format!("{key}: must be at least 1"))),
         other => Ok(other),
     }
-}
-
-fn is_memory(path: &Path) -> bool {
-    path.as_os_str() == "memory"
 }
 
 #[cfg(test)]

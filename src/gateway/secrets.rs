@@ -28,8 +28,15 @@ pub(super) const STRIPE_SECRET_KEY: &str = "STRIPE_SECRET_KEY";
 /// What Stripe signs its webhooks with; several while one replaces the other.
 pub(super) const STRIPE_WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
 
+/// Where the ledger is, perhaps with a password.
+pub(super) const LEDGER: &str = "TOLLKEEPER_LEDGER";
+/// The password of the ledger's database.
+pub(super) const PGPASSWORD: &str = "PGPASSWORD";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 10] = [
+pub(super) const ENVIRONMENT: [&str; 12] = [
+    LEDGER,
+    PGPASSWORD,
     SECRET_KEY,
     NWC_CONNECTION,
     LNBITS_INVOICE_KEY,

@@ -19,6 +19,8 @@ use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
 use crate::gate::{ChallengeIssuer, PriceList};
+#[cfg(feature = "postgres")]
+use crate::ledger::PostgresLedger;
 use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, PurchaseBooks, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
@@ -73,7 +75,7 @@ impl Books {
 }
 
 /// The books at `place`.
-pub(super) fn books_at(place: &LedgerPlace) -> Outcome<Books> {
+pub(super) async fn books_at(place: &LedgerPlace) -> Outcome<Books> {
     match place {
         LedgerPlace::Memory => {
             tracing::warn!(
@@ -90,12 +92,14 @@ pub(super) fn books_at(place: &LedgerPlace) -> Outcome<Books> {
             }
             Ok(Books::kept_in(SqliteLedger::open(file)?))
         }
+        #[cfg(feature = "postgres")]
+        LedgerPlace::Postgres(config) => Ok(Books::kept_in(PostgresLedger::open(config).await?)),
     }
 }
 
 /// The books that a server sells with: those at `place`.
-pub(super) fn server_books(place: &LedgerPlace) -> Outcome<Books> {
-    let books = books_at(place)?;
+pub(super) async fn server_books(place: &LedgerPlace) -> Outcome<Books> {
+    let books = books_at(place).await?;
     #[cfg(feature = "testing")]
     let books = Books {
         ledger: crash_points::ledger(books.ledger)?,
@@ -116,6 +120,10 @@ pub(super) fn keys_of_server(file: Option<&Path>, ledger: &LedgerPlace) -> Outco
     }
     match file.map(Path::to_owned).or_else(|| ledger.key_file()) {
         Some(file) => Ok(home::key(&file)?),
+        None if ledger.is_shared() => Err(Failure::usage(format!(
+            "secret_key_file: the instances that share a ledger have one key: name its file, or put it into {}",
+            secrets::SECRET_KEY
+        ))),
         None => {
             tracing::warn!("the key of this run is kept nowhere: the next run has another one");
             Ok(NostrKeys::generate())

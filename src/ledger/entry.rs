@@ -345,6 +345,13 @@ impl Entry {
                 self.claimed_by = Some(by);
                 (by != self.id).then(|| format!("by {by}"))
             }
+            Transition::Serve => {
+                if !self.waiting {
+                    return Move::Illegal;
+                }
+                self.claimed_by = Some(self.id);
+                None
+            }
             Transition::Restore { reason } => {
                 self.claimed_by = None;
                 self.waiting = false;

@@ -7,6 +7,7 @@
 mod accounts;
 mod entry;
 mod free_calls;
+mod instances;
 mod licence_books;
 mod purchases;
 mod revenue;
@@ -19,6 +20,8 @@ mod sync {
 }
 #[cfg(test)]
 mod interleavings;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -33,8 +36,11 @@ use async_trait::async_trait;
 pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind};
 pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
+pub use instances::{Crowd, Instances, Taken};
 pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresConfig, PostgresLedger};
 pub use purchases::{
     Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
     RailNotice, Reported, Usage,
@@ -144,6 +150,11 @@ pub trait Ledger: FreeCalls + Accounts + Debug + Send + Sync {
     ///
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>>;
+
+    /// The place of this process among those that serve from this ledger; `None` if it is the only one.
+    fn instances(&self) -> Option<&dyn Instances> {
+        None
+    }
 }
 
 /// Who knocks, with which call.

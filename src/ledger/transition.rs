@@ -8,6 +8,7 @@
 //! | `Expire` | `Issued` | `Expired` | the offer no longer stands; money may still arrive |
 //! | `Settle` | `Issued`, `Expired` | `Settled` | the money is there |
 //! | `Claim` | `Settled` | `Claimed` | one request may now be executed for it |
+//! | `Serve` | `Settled`, its own request waiting | `Claimed` | as `Claim`, by that request |
 //! | `Restore` | `Claimed` | `Settled` | it was not executed after all, by our fault |
 //! | `Deliver` | `Claimed` | `Delivered` | the handler answered |
 //!
@@ -47,6 +48,8 @@ pub enum Transition {
         /// The event of the request that is executed.
         by: RequestEventId,
     },
+    /// The request that waits for it may now be executed. Unlike `Claim`, not if it has stopped waiting.
+    Serve,
     /// The execution did not happen, or its result is lost by our fault.
     Restore {
         /// Why, for the books.
@@ -70,6 +73,7 @@ pub enum TransitionKind {
     Expire,
     Settle,
     Claim,
+    Serve,
     Restore,
     Deliver,
 }
@@ -85,6 +89,7 @@ impl Transition {
             Self::Expire => TransitionKind::Expire,
             Self::Settle(_) => TransitionKind::Settle,
             Self::Claim { .. } => TransitionKind::Claim,
+            Self::Serve => TransitionKind::Serve,
             Self::Restore { .. } => TransitionKind::Restore,
             Self::Deliver { .. } => TransitionKind::Deliver,
         }
@@ -123,7 +128,7 @@ impl EntryState {
             (S::Issued | S::Expired, T::Settle) => Move::To(S::Settled),
             (S::Settled | S::Claimed | S::Delivered, T::Settle) => Move::Already,
 
-            (S::Settled, T::Claim) => Move::To(S::Claimed),
+            (S::Settled, T::Claim | T::Serve) => Move::To(S::Claimed),
             (S::Claimed, T::Restore) => Move::To(S::Settled),
             (S::Settled, T::Restore) => Move::Already,
             (S::Claimed, T::Deliver) => Move::To(S::Delivered),
@@ -150,19 +155,20 @@ mod tests {
         S::Abandoned,
         S::Expired,
     ];
-    const KINDS: [T; 8] = [
+    const KINDS: [T; 9] = [
         T::Issue,
         T::Abandon,
         T::Detach,
         T::Expire,
         T::Settle,
         T::Claim,
+        T::Serve,
         T::Restore,
         T::Deliver,
     ];
 
     /// Every legal edge, written out a second time by hand.
-    const EDGES: [(S, T, S); 11] = [
+    const EDGES: [(S, T, S); 12] = [
         (S::Quoted, T::Issue, S::Issued),
         (S::Quoted, T::Abandon, S::Abandoned),
         (S::Issued, T::Detach, S::Issued),
@@ -172,6 +178,7 @@ mod tests {
         (S::Issued, T::Settle, S::Settled),
         (S::Expired, T::Settle, S::Settled),
         (S::Settled, T::Claim, S::Claimed),
+        (S::Settled, T::Serve, S::Claimed),
         (S::Claimed, T::Restore, S::Settled),
         (S::Claimed, T::Deliver, S::Delivered),
     ];

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Ledger, LetIn, Movement, NewEntry,
-    OpenLimits, Opened, Retention, Standing, Transition,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Instances, Ledger, LetIn, Movement,
+    NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 
@@ -182,6 +182,11 @@ impl Ledger for FailingLedger {
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.reachable()?;
         self.inner.list(filter).await
+    }
+
+    fn instances(&self) -> Option<&dyn Instances> {
+        // A process that is gone has no place among the others.
+        self.reachable().ok().and_then(|()| self.inner.instances())
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Sold {
     pub(crate) at_deaths: Vec<(usize, Vec<Entry>)>,
     /// Its entries after everything.
     pub(crate) entries: Vec<Entry>,
+    /// How many of its executions were interrupted, as far as that is known otherwise than by those deaths.
+    pub(crate) interrupted: usize,
 }
 
 fn settled(entries: &[Entry]) -> usize {
@@ -92,7 +94,7 @@ impl Sold {
         );
 
         // No execution without a settled entry; more executions than deliveries only where a crash interrupted one.
-        let mut interrupted = 0;
+        let mut interrupted = self.interrupted;
         for (process, entries) in &self.at_deaths {
             let executions = self.executed_by.iter().filter(|by| *by <= process).count();
             let most = settled(entries) + interrupted;

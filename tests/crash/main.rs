@@ -9,6 +9,8 @@
 //!   process died): what a tool was doing at that moment nobody can know, so the right to it comes back by design;
 //! - everybody who paid has the result, gets the same one again for the same request, and never was asked to pay twice.
 //!
+//! `instances.rs` does the same with several instances on one PostgreSQL, some of which are only stopped for a while.
+//!
 //! `TOLLKEEPER_CRASH_RUNS=5000` plays so many random scripts instead of a few, `TOLLKEEPER_CRASH_SCRIPT='{…}'` plays one
 //! that has failed again and again, `TOLLKEEPER_CRASH_RUNS` times.
 #![cfg(unix)]
@@ -17,10 +19,15 @@
 
 #[path = "../support/faulty_relay.rs"]
 mod faulty_relay;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres.rs"]
+mod postgres;
 
 mod books;
 mod buyer;
 mod disk;
+#[cfg(feature = "postgres")]
+mod instances;
 mod run;
 mod script;
 mod shop;

@@ -180,7 +180,12 @@ async fn live_and_die(
 }
 
 /// Everything about the call of `group`.
-fn sold(shop: &Shop, group: &Group, at_deaths: &[(usize, Vec<Entry>)], entries: &[Entry]) -> Sold {
+pub(crate) fn sold(
+    shop: &Shop,
+    group: &Group,
+    at_deaths: &[(usize, Vec<Entry>)],
+    entries: &[Entry],
+) -> Sold {
     let events: HashSet<String> = group
         .events
         .lock()
@@ -208,6 +213,7 @@ fn sold(shop: &Shop, group: &Group, at_deaths: &[(usize, Vec<Entry>)], entries: 
             .map(|(process, entries)| (*process, own(entries)))
             .collect(),
         entries: own(entries),
+        interrupted: 0,
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Record {
 /// See the [module](self).
 pub(crate) struct Shop {
     folder: TempDir,
+    /// What `--ledger` names, and the password for it.
+    ledger: (String, Option<&'static str>),
     pub(crate) relay: FaultyRelay,
     pub(crate) keys: Keys,
     /// How many processes have become ready so far, which is what a buyer waits for before it sends something again.
@@ -40,10 +42,16 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) async fn new() -> Self {
+        Self::with_ledger("books.db".to_owned(), None).await
+    }
+
+    /// With another ledger than a file in the folder.
+    pub(crate) async fn with_ledger(ledger: String, password: Option<&'static str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("till")).unwrap();
         Self {
             folder,
+            ledger: (ledger, password),
             relay: FaultyRelay::start().await,
             keys: Keys::generate(),
             openings: watch::Sender::new(0),
@@ -70,7 +78,7 @@ impl Shop {
             "--price",
             &price,
             "--ledger",
-            "books.db",
+            &self.ledger.0,
             "--",
             "python3",
             "-S",
@@ -89,6 +97,8 @@ impl Shop {
             .current_dir(self.folder.path())
             .env_remove("TOLLKEEPER_RELAYS")
             .env_remove("TOLLKEEPER_LOG")
+            .env_remove("TOLLKEEPER_LEDGER")
+            .env_remove("PGPASSWORD")
             .env_remove("TOLLKEEPER_CRASH_AT")
             .env("TOLLKEEPER_HOME", self.path("home"))
             .env(
@@ -102,17 +112,26 @@ impl Shop {
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true);
+        if let Some(password) = self.ledger.1 {
+            command.env("PGPASSWORD", password);
+        }
         if let Some(point) = crash_at {
             command.env("TOLLKEEPER_CRASH_AT", point);
         }
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let openings = self.openings.clone();
+        // Where there are several, one more is no reason to send anything again.
+        let several = self.ledger.1.is_some();
         let (ready, is_ready) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains(r#""event":"ready""#) {
-                    openings.send_modify(|count| *count += 1);
+                    openings.send_if_modified(|count| {
+                        let counts = *count == 0 || !several;
+                        *count += usize::from(counts);
+                        counts
+                    });
                     ready.send_replace(true);
                 }
             }
@@ -267,13 +286,29 @@ impl Serve {
 
     /// Asks it to leave.
     pub(crate) fn terminate(&self) {
-        use rustix::process::{Pid, Signal, kill_process};
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Has it stand still, wherever it is.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Has it go on.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        use rustix::process::{Pid, kill_process};
         if let Some(pid) = self
             .child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).unwrap()))
         {
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 }

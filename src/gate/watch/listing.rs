@@ -27,6 +27,8 @@ pub(super) struct Listing {
     next_full: Instant,
     /// A list was asked for and has not come yet.
     under_way: bool,
+    /// By how many processes the rail is asked.
+    shared_by: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,13 @@ impl Listing {
             next: now,
             next_full: now,
             under_way: false,
+            shared_by: 1,
         }
+    }
+
+    /// From now on so many processes ask for lists, each for what it watches.
+    pub(super) fn share(&mut self, processes: u32) {
+        self.shared_by = processes.max(1);
     }
 
     /// Whether this rail lists: then look-ups of single payments are only a safety net.
@@ -81,13 +89,13 @@ impl Listing {
         if self.ability == Ability::Cannot || self.under_way || now < self.next {
             return None;
         }
-        self.next = now + OFTEN;
+        self.next = now + OFTEN * self.shared_by;
         let full = now >= self.next_full;
         let oldest = watched
             .filter(|made_at| full || pace::is_young(*made_at, wall))
             .min()?;
         if full {
-            self.next_full = now + SELDOM;
+            self.next_full = now + SELDOM * self.shared_by;
         }
         self.under_way = true;
         Some(oldest.minus(SKEW))

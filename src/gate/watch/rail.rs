@@ -286,6 +286,12 @@ impl RailWatch {
             self.turns.take(now, |_, _| false);
             return;
         };
+        let processes = self
+            .ledger
+            .instances()
+            .map_or(1, |instances| instances.crowd().live);
+        self.turns.share(processes);
+        self.listing.share(processes);
         let watched = self.payments.values().map(|payment| payment.made_at);
         if let Some(since) = self.listing.take(now, self.clock.now(), watched) {
             let (asked, limit) = (Arc::clone(&processor), self.answer_within * LIST_PATIENCE);

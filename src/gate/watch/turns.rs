@@ -27,6 +27,8 @@ pub(super) struct Turns {
     taken: u32,
     /// At least this long between two, on average.
     interval: Duration,
+    /// By how many processes the rate is kept together.
+    shared_by: u32,
     /// When all that was taken so far would have been paid for at the rate.
     paid_for_at: Instant,
 }
@@ -38,8 +40,14 @@ impl Turns {
             due: BTreeSet::new(),
             taken: 0,
             interval,
+            shared_by: 1,
             paid_for_at: Instant::now(),
         }
+    }
+
+    /// From now on the rail is asked by so many processes, which keep the rate together.
+    pub(super) fn share(&mut self, processes: u32) {
+        self.shared_by = processes.max(1);
     }
 
     /// From now on, at least `interval` between two on average.
@@ -99,12 +107,12 @@ impl Turns {
             self.due.pop_last()
         }?;
         self.taken = self.taken.wrapping_add(1);
-        self.paid_for_at = self.paid_for_at.max(now) + self.interval;
+        self.paid_for_at = self.paid_for_at.max(now) + self.interval * self.shared_by;
         Some(id)
     }
 
     fn allowed_at(&self) -> Instant {
-        let ahead = self.interval * (BURST - 1);
+        let ahead = self.interval * self.shared_by * (BURST - 1);
         self.paid_for_at
             .checked_sub(ahead)
             .unwrap_or(self.paid_for_at)

@@ -4,7 +4,6 @@ mod export;
 pub(in crate::gateway) mod report;
 mod story;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -13,6 +12,8 @@ use crate::gateway::args::{LedgerCommand, LedgerFile};
 use crate::gateway::config::LedgerPlace;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::{config, output, wire_up};
+#[cfg(feature = "postgres")]
+use crate::ledger::PostgresLedger;
 use crate::ledger::{Entry, EntryFilter, EntryState, FreeCall, FreeCallFilter, Ledger};
 use crate::payment::{RequestEventId, Unit};
 
@@ -34,7 +35,7 @@ pub(super) async fn run(command: &LedgerCommand) -> Outcome {
 }
 
 async fn list(file: &LedgerFile, states: &[EntryState]) -> Outcome {
-    let ledger = open(file)?;
+    let ledger = open(file).await?;
     let mut filter = EntryFilter::new(states.to_vec(), PAGE);
     loop {
         let entries = ledger.list(&filter).await?;
@@ -61,7 +62,7 @@ async fn list(file: &LedgerFile, states: &[EntryState]) -> Outcome {
 }
 
 async fn show(id: &str, file: &LedgerFile) -> Outcome {
-    let ledger = open(file)?;
+    let ledger = open(file).await?;
     let entry = match find(&*ledger, id).await? {
         Found::Entry(entry) => *entry,
         Found::Free(call) => {
@@ -101,7 +102,7 @@ async fn show(id: &str, file: &LedgerFile) -> Outcome {
 }
 
 async fn balances(file: &LedgerFile) -> Outcome {
-    let ledger = open(file)?;
+    let ledger = open(file).await?;
     let mut after = None;
     loop {
         let accounts = ledger.accounts(after, PAGE).await?;
@@ -129,7 +130,7 @@ async fn balances(file: &LedgerFile) -> Outcome {
 
 async fn statement(file: &LedgerFile, client: &str, unit: &Unit) -> Outcome {
     let client = config::client("--client", client)?;
-    let ledger = open(file)?;
+    let ledger = open(file).await?;
     let mut after = 0;
     loop {
         let movements = ledger.movements(&client, unit, after, PAGE).await?;
@@ -165,7 +166,7 @@ async fn statement(file: &LedgerFile, client: &str, unit: &Unit) -> Outcome {
 }
 
 async fn free(file: &LedgerFile, client: Option<&str>) -> Outcome {
-    let ledger = open(file)?;
+    let ledger = open(file).await?;
     let mut filter = FreeCallFilter::new(PAGE);
     filter.client = client
         .map(|text| config::client("--client", text))
@@ -286,10 +287,14 @@ fn row(entry: &Entry) -> Value {
     })
 }
 
-fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
-    let file: PathBuf = match &args.ledger {
-        Some(file) => file.clone(),
-        None => LedgerPlace::default_file(),
+async fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
+    let file = match LedgerPlace::named(args.ledger.as_deref())? {
+        #[cfg(feature = "postgres")]
+        Some(LedgerPlace::Postgres(config)) => {
+            return Ok(Arc::new(PostgresLedger::look(&config).await?));
+        }
+        Some(LedgerPlace::File(file)) => file,
+        Some(_) | None => LedgerPlace::default_file(),
     };
     // Opening would make an empty one, and its answer would be a lie.
     if !file.is_file() {
@@ -298,5 +303,5 @@ fn open(args: &LedgerFile) -> Outcome<Arc<dyn Ledger>> {
             file.display()
         )));
     }
-    Ok(wire_up::books_at(&LedgerPlace::File(file))?.ledger)
+    Ok(wire_up::books_at(&LedgerPlace::File(file)).await?.ledger)
 }

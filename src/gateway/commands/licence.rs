@@ -33,7 +33,7 @@ pub(super) async fn run(command: &LicenceCommand) -> Outcome {
         LicenceCommand::List { file } => list(file).await,
         LicenceCommand::Verify(args) => verify::run(args).await,
         LicenceCommand::Rotate { file } => {
-            let version = open(file)?.rotate()?;
+            let version = open(file).await?.rotate()?;
             output::remark(&format!(
                 "key {version} signs from now on; licences of earlier keys still count"
             ));
@@ -51,7 +51,7 @@ async fn issue(
 ) -> Outcome {
     let holder = config::client("--client", client)?;
     let capabilities = own_licences::capabilities(covers)?;
-    let own = open(file)?;
+    let own = open(file).await?;
     let random = NostrKeys::generate().server_pubkey().to_string();
     let signed = match public {
         true => Signed::Publicly,
@@ -79,7 +79,7 @@ async fn issue(
 }
 
 async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
-    let own = open(file)?;
+    let own = open(file).await?;
     let taken = own.books.take_back(id, SystemClock.now()).await?;
     let Some(licence) = taken else {
         return Err(Failure::failed(format!("there is no licence {id}")));
@@ -96,7 +96,7 @@ async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
 }
 
 async fn list(file: &LicenceFile) -> Outcome {
-    let own = open(file)?;
+    let own = open(file).await?;
     let mut after: Option<String> = None;
     loop {
         let page = own.books.issued(after.as_deref(), PAGE).await?;
@@ -141,7 +141,7 @@ fn row(licence: &IssuedLicence) -> Value {
     })
 }
 
-fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
+async fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     let ledger = file
         .ledger
         .clone()
@@ -155,6 +155,6 @@ fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     }
     let place = LedgerPlace::File(ledger.clone());
     let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
-    let books = wire_up::books_at(&place)?;
+    let books = wire_up::books_at(&place).await?;
     OwnLicences::beside(&ledger, &keys, &books)
 }

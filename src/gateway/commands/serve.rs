@@ -47,7 +47,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
-    let books = wire_up::server_books(&serving.ledger)?;
+    let books = wire_up::server_books(&serving.ledger).await?;
     let starting = open_shop(&serving, command, keys, books, &stop);
     let (children, ways, paid, goods) = tokio::select! {
         started = starting => started?,
@@ -159,6 +159,10 @@ fn own_licences(
         LedgerPlace::Memory => Err(Failure::usage(
             "ledger: licences of our own need a file, where they are remembered",
         )),
+        #[cfg(feature = "postgres")]
+        LedgerPlace::Postgres(_) => Err(Failure::usage(
+            "ledger: licences of our own are signed with keys beside a ledger file; they are not sold from a database yet",
+        )),
     }
 }
 
@@ -197,6 +201,13 @@ async fn finish(
                 return Ok(());
             }
             return Err(Failure::failed("the gate closed; the log says why"));
+        }
+        () = paid.gate().closing().cancelled() => {
+            // What is being executed is not ours any more.
+            drop_calls.cancel();
+            let _ = timeout(LEAVE, &mut work).await;
+            let _ = timeout(WRITE, paid.shutdown(WRITE)).await;
+            return Err(Failure::failed("this instance was taken for gone, and others have taken over; start it again"));
         }
     }
     tracing::info!("stopping");

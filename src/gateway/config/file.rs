@@ -132,11 +132,13 @@ impl File {
     /// The same for one that may not be there. The word `memory` is no path.
     pub(super) fn path(&self, path: Option<&Path>) -> Option<PathBuf> {
         let path = path?;
-        Some(if path.as_os_str() == "memory" {
-            path.to_owned()
-        } else {
-            self.folder.join(path)
-        })
+        Some(
+            if path.as_os_str() == "memory" || super::ledger::is_database(path) {
+                path.to_owned()
+            } else {
+                self.folder.join(path)
+            },
+        )
     }
 
     /// The price list.

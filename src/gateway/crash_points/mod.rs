@@ -26,8 +26,8 @@ use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Ledger, LetIn, Movement, NewEntry,
-    OpenLimits, Opened, Retention, Standing, Transition,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Instances, Ledger, LetIn, Movement,
+    NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
@@ -214,6 +214,10 @@ impl Ledger for CrashingLedger {
 
     async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
         self.inner.list(filter).await
+    }
+
+    fn instances(&self) -> Option<&dyn Instances> {
+        self.inner.instances()
     }
 }
 

@@ -33,7 +33,7 @@ const COLUMNS: [&str; 18] = [
 ];
 
 pub(super) async fn run(args: &ExportArgs) -> Outcome {
-    let ledger = open(&args.file)?;
+    let ledger = open(&args.file).await?;
     let as_csv = args.format == ExportAs::Csv;
     let until = args.until.map(|day| day.plus(report::DAY));
     let wanted = |at: Timestamp| {

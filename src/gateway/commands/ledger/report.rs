@@ -32,7 +32,7 @@ pub(super) async fn run(args: &ReportArgs) -> Outcome {
     if by.is_empty() {
         by = vec![RevenueBy::Capability, RevenueBy::Rail];
     }
-    let ledger = open(&args.file)?;
+    let ledger = open(&args.file).await?;
     let mut revenue = Revenue::new(by.clone(), since, until);
     each_entry(&*ledger, |entry| revenue.add(entry)).await?;
     let held = held(&*ledger).await?;
