@@ -10,7 +10,7 @@ use crate::transport::memory::{self, MemoryClient, MemoryServer};
 use crate::transport::{Outbound, ReplyTo, ServerTransport};
 use crate::wire::{ErrorObject, Message, Notification, Payload, Request, Response, Tag, raw};
 
-/// See the [module](self). Its payment method is that of a [`ScriptedHandler`](super::ScriptedHandler) named `scripted`.
+/// A server that does not keep to the rules, for tests of a paying client. Its payment method is that of a [`ScriptedHandler`](super::ScriptedHandler) named `scripted`.
 #[derive(Debug)]
 pub struct HostileServer {
     server: Arc<MemoryServer>,
