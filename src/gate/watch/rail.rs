@@ -36,6 +36,9 @@ const LIST_PATIENCE: u32 = 3;
 /// How many notices are kept whose payment is not watched yet: a push may be faster than the ledger's answer.
 const EARLY_NOTICES: usize = 1024;
 
+/// So many timers of offers that are no more are left alone.
+const FEW_OFFERS: usize = 1024;
+
 /// What an answer of the rail is about.
 enum Answer {
     LookedUp(RequestEventId, SettlementStatus),
@@ -132,6 +135,7 @@ impl RailWatch {
             // Never longer than the offer was meant to stand, should the clock have been set back.
             let left = end.since(wall).min(end.since(payment.made_at));
             self.offers.push(Reverse((now + left, id)));
+            self.forget_ended_offers();
         }
         let first = payment
             .first_lookup
@@ -142,6 +146,16 @@ impl RailWatch {
         let early = self.early.iter().position(|n| n.reference == reference);
         if let Some(notice) = early.and_then(|at| self.early.remove(at)) {
             self.noticed(notice).await;
+        }
+    }
+
+    /// What was paid leaves its timer behind. Under load these would be most of what is in memory, so they go together, as soon
+    /// as they are the greater part.
+    fn forget_ended_offers(&mut self) {
+        if self.offers.len() > 2 * self.payments.len() + FEW_OFFERS {
+            let payments = &self.payments;
+            self.offers
+                .retain(|Reverse((_, id))| payments.contains_key(id));
         }
     }
 

@@ -181,7 +181,7 @@ impl NostrServerTransport {
         let at = self
             .announcer
             .next_time(kind, nostr::Timestamp::now().as_secs());
-        let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at))?;
+        let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at));
         // Where it is looked for, and where it serves; one place is enough.
         let Some(bootstrap) = &self.bootstrap else {
             return self.relays.publish(&event).await;
