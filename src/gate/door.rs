@@ -21,6 +21,9 @@ use crate::wire::{
 };
 
 /// A priced request at the door, with everything that is known about it.
+///
+/// It is boxed on its way: each stage would otherwise keep room for it in the future of every stage before, and all of that is
+/// copied several times before a request is looked at.
 #[derive(Debug)]
 pub(super) struct Knock {
     pub(super) request: Request,
@@ -125,7 +128,7 @@ impl Gate {
                 .await;
             }
             PriceMatch::Priced { listed, invocation } => {
-                let knock = Knock {
+                let knock = Box::new(Knock {
                     request,
                     origin,
                     negotiated,
@@ -134,7 +137,7 @@ impl Gate {
                     shown,
                     refusal: None,
                     replayed: false,
-                };
+                });
                 // Before the next message is taken in: it may be the cancellation.
                 let event = knock.origin.event;
                 self.waiting
@@ -149,7 +152,7 @@ impl Gate {
         }
     }
 
-    async fn enter_priced(self: &Arc<Self>, knock: Knock) {
+    async fn enter_priced(self: &Arc<Self>, knock: Box<Knock>) {
         let (id, origin) = (knock.request.id.clone(), knock.origin.clone());
         if let Err(error) = self.admit(knock).await {
             // Whatever failed, it failed closed: nothing was forwarded, and what was charged is in the ledger.
@@ -161,13 +164,16 @@ impl Gate {
         }
     }
 
-    async fn admit(self: &Arc<Self>, mut knock: Knock) -> Result<()> {
+    async fn admit(self: &Arc<Self>, mut knock: Box<Knock>) -> Result<()> {
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
-            return self.resume(knock, entry).await;
+            return Box::pin(self.resume(knock, entry)).await;
         }
         if !is_fresh(knock.origin.created_at, self.clock.now()) {
-            self.refuse_stale(knock.request, knock.origin).await;
+            let Knock {
+                request, origin, ..
+            } = *knock;
+            self.refuse_stale(request, origin).await;
             return Ok(());
         }
         if knock.negotiated.refused {
@@ -182,24 +188,24 @@ impl Gate {
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
         knock.replayed = known && !self.is_a_retry(&knock);
-        let Some(knock) = self.waive(knock, standing.answered).await? else {
+        let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
         if knock.replayed {
             let interaction = knock.negotiated.effective;
             let mut standing = standing.of_identity.iter();
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
-                return self.refuse_replay(knock).await;
+                return Box::pin(self.refuse_replay(knock)).await;
             }
         } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
             return self.forward_claimed(knock, entry).await;
         }
         if let Some(refusal) = &knock.refusal {
-            return self.refuse_call(&knock, refusal).await;
+            return Box::pin(self.refuse_call(&knock, refusal)).await;
         }
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => match self.draw(knock, quote).await? {
-                Some((knock, quote)) => self.quote(knock, quote).await,
+            Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
+                Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
                 None => Ok(()),
             },
             Ok(PriceDecision::Waive) => {
@@ -207,8 +213,10 @@ impl Gate {
                 if self.ledger.note_answered(&event, self.clock.now()).await?
                     && self.first_time(&knock.origin)
                 {
-                    self.forward(knock.request, knock.origin, knock.negotiated, None)
-                        .await;
+                    let Knock {
+                        request, origin, ..
+                    } = *knock;
+                    self.forward(request, origin, knock.negotiated, None).await;
                 }
                 Ok(())
             }
@@ -216,7 +224,7 @@ impl Gate {
                 self.ledger
                     .note_answered(&knock.origin.event, self.clock.now())
                     .await?;
-                self.refuse_by_policy(&knock, message).await;
+                Box::pin(self.refuse_by_policy(&knock, message)).await;
                 Ok(())
             }
             Err(error) => {
@@ -252,14 +260,14 @@ impl Gate {
 
     /// Refuses a request that was answered before and would now use up what a newer one has paid for; unless it only looks like
     /// one because another copy of it is a step ahead, and is claiming that payment for this very event.
-    pub(super) async fn refuse_replay(self: &Arc<Self>, knock: Knock) -> Result<()> {
+    pub(super) async fn refuse_replay(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         if self.waiting.is_beside_another(&knock.origin.event) {
             // The other one answers.
             return Ok(());
         }
         // Read behind that: what a copy that has left has claimed is on the books.
         if let Some(entry) = self.ledger.standing(&knock.caller()).await?.of_event {
-            return self.resume(knock, entry).await;
+            return Box::pin(self.resume(knock, entry)).await;
         }
         let text = "this request was answered before; to use your payment, send the same call as a new request";
         let error = ErrorObject::new(INVALID_REQUEST_CODE, text);

@@ -24,9 +24,9 @@ impl Gate {
     /// entry is an authorization like any other.
     pub(super) async fn draw(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         quote: Quote,
-    ) -> Result<Option<(Knock, Quote)>> {
+    ) -> Result<Option<(Box<Knock>, Quote)>> {
         let may = self.settings.balances && knock.listed.waivable && !knock.replayed;
         let Some(pmi) = may.then(|| BALANCE.parse::<Pmi>().ok()).flatten() else {
             return Ok(Some((knock, quote)));

@@ -104,7 +104,7 @@ impl Gate {
         };
         self.watcher.forget(applied.entry()).await;
         match (applied, waiting) {
-            (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
+            (Applied::Moved(entry), Some(inbound)) => Box::pin(self.serve(&entry, inbound)).await,
             (Applied::Moved(entry), None) => {
                 log_money(
                     &entry,

@@ -20,9 +20,9 @@ impl Gate {
     /// or is refused is the entitlement's own rule.
     pub(super) async fn waive(
         self: &Arc<Self>,
-        mut knock: Knock,
+        mut knock: Box<Knock>,
         answered: bool,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         if self.entitlements.is_empty() || !knock.listed.waivable {
             return Ok(Some(knock));
         }
@@ -102,7 +102,7 @@ impl Gate {
     /// Forwards a call that is covered, once: another copy of it, or a replay, has its answer already.
     async fn let_through(
         self: &Arc<Self>,
-        mut knock: Knock,
+        mut knock: Box<Knock>,
         by: &str,
         cover: Cover,
         answered: bool,
