@@ -160,41 +160,40 @@ impl Caller {
     }
 }
 
-/// Has `sessions` clients ask for `each` paid calls that none of them pays for. Returns how many offers came.
-pub(crate) async fn leave_open(target: &Target, sessions: usize, each: usize) -> usize {
-    /// Requests that wait for their offer.
-    const WINDOW: usize = 256;
-    let keys: Vec<Keys> = (0..sessions).map(|_| Keys::generate()).collect();
+/// Has each of `keys` in turn call, `calls` times in all, with no more than `window` at once. Returns how many frames came back
+/// with `word` in them.
+pub(crate) async fn take_turns(
+    target: &Target,
+    keys: &Arc<Vec<Keys>>,
+    calls: usize,
+    window: usize,
+    word: &str,
+) -> usize {
     let (mut sink, mut stream) = connect(&target.relay, "nobody").await;
     let all: Vec<String> = keys.iter().map(|keys| keys.public_key().to_hex()).collect();
     let filter = json!(["REQ", "all", { "#p": all }]).to_string();
     sink.send(Frame::text(filter)).await.expect("sent");
-    let room = Arc::new(tokio::sync::Semaphore::new(WINDOW));
-    let (sent, taken) = (target.clone(), Arc::clone(&room));
+    let room = Arc::new(tokio::sync::Semaphore::new(window));
+    let (target, keys, taken) = (target.clone(), Arc::clone(keys), Arc::clone(&room));
     let sending = tokio::spawn(async move {
-        for n in 0..each {
-            for keys in &keys {
-                taken.acquire().await.expect("open").forget();
-                let frame = request(&sent, keys, n as u64).frame;
-                sink.send(Frame::text(frame)).await.expect("sent");
-            }
+        for (n, keys) in keys.iter().cycle().take(calls).enumerate() {
+            taken.acquire().await.expect("open").forget();
+            let frame = request(&target, keys, n as u64).frame;
+            sink.send(Frame::text(frame)).await.expect("sent");
         }
         sink
     });
-    let mut offers = 0;
-    while offers < sessions * each
+    let mut heard = 0;
+    while heard < calls
         && let Ok(Some(Ok(frame))) = tokio::time::timeout(PATIENCE, stream.next()).await
     {
-        if frame
-            .to_text()
-            .is_ok_and(|text| text.contains("payment_required"))
-        {
-            offers += 1;
+        if frame.to_text().is_ok_and(|text| text.contains(word)) {
+            heard += 1;
             room.add_permits(1);
         }
     }
-    let _ = sending.await;
-    offers
+    sending.abort();
+    heard
 }
 
 /// A call, signed, and wrapped if need be.

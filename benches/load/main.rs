@@ -7,6 +7,7 @@
 //! - `durability`: the durable ledger beside the one in memory, with 64 calls in flight;
 //! - `latency`: paid calls one after the other, beside bare messages over the same relay;
 //! - `memory`: 10,000 sessions and 100,000 open offers;
+//! - `sessions`: what a call costs by how many clients have a session;
 //! - `idle`: a server that nobody calls;
 //!
 //! all of them if none is named. Each line of its output is a JSON object; `--out FOLDER` gets plots. Options: `--seconds N`
@@ -67,6 +68,9 @@ fn measure(options: &Options) {
         }
         if options.wants("memory") {
             states::memory(options).await;
+        }
+        if options.wants("sessions") {
+            states::sessions(options).await;
         }
         if options.wants("idle") {
             states::idle(options).await;

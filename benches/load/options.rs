@@ -8,7 +8,14 @@ use serde_json::{Value, json};
 
 use crate::process::Process;
 
-const WHAT: [&str; 5] = ["compare", "durability", "latency", "memory", "idle"];
+const WHAT: [&str; 6] = [
+    "compare",
+    "durability",
+    "latency",
+    "memory",
+    "sessions",
+    "idle",
+];
 
 #[derive(Debug)]
 pub(crate) struct Options {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nostr::PublicKey;
+use nostr::{Keys, PublicKey};
 use serde_json::json;
 use tollkeeper::transport::nostr::EncryptionMode;
 
 use crate::cells::{self, Serving};
-use crate::clients::{Caller, Target, leave_open};
+use crate::clients::{Caller, Target, take_turns};
+use crate::floor::micros;
 use crate::options::Options;
+use crate::plot::{self, Line};
 use crate::process::Process;
 use crate::report;
 use crate::server::ServerConfig;
@@ -94,8 +96,8 @@ pub(crate) async fn memory(options: &Options) {
         };
         let empty = server.used();
         let began = Instant::now();
-        let each = options.offers.div_ceil(options.sessions);
-        let offers = leave_open(&target, options.sessions, each).await;
+        let keys = Arc::new((0..options.sessions).map(|_| Keys::generate()).collect());
+        let offers = take_turns(&target, &keys, options.offers, 256, "payment_required").await;
         let used = server.used();
         let summary = json!({
             "ledger": if durable { "sqlite" } else { "memory" },
@@ -105,6 +107,45 @@ pub(crate) async fn memory(options: &Options) {
         });
         report::line("memory", &options.setting(), &summary);
     }
+}
+
+/// What a call costs by how many clients have a session.
+pub(crate) async fn sessions(options: &Options) {
+    const CALLS: usize = 5000;
+    let relay = options.relay();
+    let mut lines = Vec::new();
+    for tool in ["free", "paid"] {
+        let mut points = Vec::new();
+        for sessions in [1, 100, 1000, 10_000] {
+            let url = relay.text("url");
+            let serving = Serving::start("library", &url, false).expect("the library");
+            let target = Target {
+                relay: url,
+                server: PublicKey::parse(&serving.process.text("pubkey")).expect("a key"),
+                tool,
+                encrypted: false,
+            };
+            let keys = Arc::new((0..sessions).map(|_| Keys::generate()).collect());
+            // Everybody introduces himself, and the server does.
+            take_turns(&target, &keys, sessions.max(500), 32, "result").await;
+            let before = serving.process.used().cpu;
+            let calls = take_turns(&target, &keys, CALLS, 32, "result").await;
+            let used = micros(serving.process.used().cpu.saturating_sub(before)) / calls as f64;
+            let line = json!({ "curve": format!("sessions_{tool}"), "at": sessions, "us": used });
+            report::line("growth", &options.setting(), &line);
+            points.push((sessions as f64, used));
+        }
+        let label = format!("a {tool} call over a relay");
+        lines.push(Line { label, points });
+    }
+    let title = "What a call costs the server, by clients with a session";
+    let svg = plot::lines(
+        title,
+        "clients with a session",
+        "µs of computing time a call",
+        &lines,
+    );
+    report::save(options, "growth_sessions.svg", &svg);
 }
 
 /// A server of the binary that nobody calls.

@@ -344,6 +344,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_message_is_longer_than_was_told() {
+        let nasty = "\u{0}\u{1f}\"\\é😀".repeat(50);
+        let messages: [Message; 4] = [
+            Request::new(nasty.as_str(), &nasty, &nasty).unwrap().into(),
+            Request::new(i64::MIN, "", &()).unwrap().into(),
+            Notification::new(&nasty, &nasty).unwrap().into(),
+            Response {
+                id: nasty.as_str().into(),
+                payload: Payload::Result(raw(&nasty).unwrap()),
+            }
+            .into(),
+        ];
+        for message in messages {
+            assert!(message.to_json().len() <= message.json_at_most());
+        }
+    }
+
+    #[test]
     fn messages_come_back_byte_for_byte() {
         for text in [
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"b":1.0,"a":9007199254740993,"x":{"unknown":[]}}}"#,

@@ -346,3 +346,44 @@ async fn next_notice(notices: &mut Option<SettlementStream>) -> Option<Settlemen
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::MemoryLedger;
+    use crate::payment::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_paid_leaves_little_behind() {
+        let (learned, _events) = mpsc::channel(1);
+        let ledger = Arc::new(MemoryLedger::new());
+        let limits = (Duration::from_secs(30), Duration::from_secs(10));
+        let mut watch = RailWatch::new(None, ledger, Arc::new(SystemClock), limits, learned);
+        let now = SystemClock.now();
+        let payment = |n: u32, asked: &str| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            Payment {
+                id: RequestEventId::from_bytes(id),
+                reference: n.to_string(),
+                asked: asked.parse().unwrap(),
+                offer_ends: Some(now.plus(Duration::from_secs(600))),
+                made_at: now,
+                watch_until: now.plus(Duration::from_secs(4200)),
+                first_lookup: None,
+                next_lookup: Instant::now(),
+            }
+        };
+        let open = payment(0, "1 sats");
+        let id = open.id;
+        watch.watch(open).await;
+        for n in 1..10_000 {
+            let paid = payment(n, "1 sats");
+            let id = paid.id;
+            watch.watch(paid).await;
+            watch.forget(id);
+        }
+        assert!(watch.offers.len() <= FEW_OFFERS + 4);
+        assert!(watch.offers.iter().any(|Reverse((_, of))| *of == id));
+    }
+}
