@@ -4,6 +4,7 @@
 //! current state again; an entitlement covers it → forwarded; an authorization → claimed and forwarded; else a price is
 //! named.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Gate;
@@ -19,6 +20,10 @@ use crate::wire::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
     take_tokens,
 };
+
+/// Something to do beside the door. Boxed where it is made: handed from function to function, and through the stages of a task,
+/// it would be copied as a whole each time, and it is as large as all that may still happen to a request.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A priced request at the door, with everything that is known about it.
 ///
@@ -107,24 +112,24 @@ impl Gate {
             }
             PriceMatch::Refused(why) => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.in_a_task(Box::pin(async move {
                     gate.answer_error(
                         &request.id,
                         &origin.reply_to,
                         &ErrorObject::new(INVALID_PARAMS_CODE, why),
                     )
                     .await;
-                })
+                }))
                 .await;
             }
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.in_a_task(Box::pin(async move {
                     let text = "this is only sold over an encrypted connection";
                     let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
                     gate.answer_error(&request.id, &origin.reply_to, &error)
                         .await;
-                })
+                }))
                 .await;
             }
             PriceMatch::Priced { listed, invocation } => {
@@ -143,10 +148,10 @@ impl Gate {
                 self.waiting
                     .enter(event, knock.origin.client, &knock.request.id);
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.in_a_task(Box::pin(async move {
                     gate.enter_priced(knock).await;
                     gate.waiting.leave(&event);
-                })
+                }))
                 .await;
             }
         }
@@ -197,7 +202,7 @@ impl Gate {
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
                 return Box::pin(self.refuse_replay(knock)).await;
             }
-        } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
+        } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
             return self.forward_claimed(knock, entry).await;
         }
         if let Some(refusal) = &knock.refusal {
@@ -250,11 +255,11 @@ impl Gate {
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
         let gate = Arc::clone(self);
         let text = "the request's created_at is more than 10 minutes off the server's clock";
-        self.in_a_task(async move {
+        self.in_a_task(Box::pin(async move {
             let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
             gate.answer_error(&request.id, &origin.reply_to, &error)
                 .await;
-        })
+        }))
         .await;
     }
 
@@ -277,10 +282,7 @@ impl Gate {
     }
 
     /// Runs `work` beside the door. Waits while too much is being looked at already, which holds the transport back.
-    pub(super) async fn in_a_task(
-        self: &Arc<Self>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) async fn in_a_task(self: &Arc<Self>, work: Work) {
         let permit = tokio::select! {
             permit = Arc::clone(&self.admission).acquire_owned() => permit,
             () = self.closing.cancelled() => return,

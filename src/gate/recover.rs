@@ -102,7 +102,7 @@ impl Gate {
         let claim = Transition::Claim { by: entry.id };
         if let Applied::Moved(entry) = self.ledger.apply(&entry.id, vec![claim], now).await? {
             let gate = Arc::clone(self);
-            self.in_a_task(async move { gate.serve(&entry, inbound).await })
+            self.in_a_task(Box::pin(async move { gate.serve(&entry, inbound).await }))
                 .await;
         }
         Ok(())
