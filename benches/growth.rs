@@ -85,15 +85,13 @@ async fn main() {
         measure(&options, "capabilities", "priced capabilities", shops).await;
     }
     if wants("offers") {
-        for (curve, durable) in [("offers", false), ("offers_sqlite", true)] {
-            let mut shops = Vec::new();
-            for offers in [0, 1000, 10_000, 100_000] {
-                let books = Books::new(durable);
-                fill_with_offers(&books.ledger, offers).await;
-                shops.push((offers, Shop::with(10, books, 1).await));
-            }
-            measure(&options, curve, "open offers", shops).await;
+        let mut shops = Vec::new();
+        for offers in [0, 1000, 10_000, 100_000] {
+            let books = Books::new();
+            fill_with_offers(&books.ledger, offers).await;
+            shops.push((offers, Shop::with(10, books, 1).await));
         }
+        measure(&options, "offers", "open offers", shops).await;
     }
     if wants("clients") {
         let mut shops = Vec::new();
@@ -108,9 +106,7 @@ async fn main() {
         let mut shops = Vec::new();
         for rows in [0, 10_000, 100_000, 1_000_000, 10_000_000] {
             if rows <= options.rows {
-                let books = Books::new(true);
-                fill_with_rows(books.path(), rows);
-                shops.push((rows, Shop::with(10, books.reopened(), 1).await));
+                shops.push((rows, Shop::with(10, Books::with_rows(rows), 1).await));
             }
         }
         measure(&options, "rows", "rows in the ledger", shops).await;
@@ -187,13 +183,7 @@ struct Books {
 }
 
 impl Books {
-    fn new(durable: bool) -> Self {
-        if !durable {
-            return Self {
-                ledger: Arc::new(MemoryLedger::new()),
-                folder: None,
-            };
-        }
+    fn new() -> Self {
         // Not in a folder for temporary files, which may be memory: the disk is part of it.
         let folder = tempfile::tempdir_in(".").expect("a folder");
         let ledger = SqliteLedger::open(folder.path().join("ledger.db")).expect("a ledger");
@@ -203,22 +193,18 @@ impl Books {
         }
     }
 
-    fn path(&self) -> PathBuf {
-        let folder = self.folder.as_ref().expect("a folder");
-        folder.path().join("ledger.db")
-    }
-
-    /// As after a restart.
-    fn reopened(self) -> Self {
-        let path = self.path();
-        drop(self.ledger);
+    /// With so many calls in it that were paid for and answered long ago.
+    fn with_rows(rows: u64) -> Self {
+        let Self { ledger, folder } = Self::new();
+        drop(ledger);
+        let path = folder.as_ref().expect("a folder").path().join("ledger.db");
+        fill_with_rows(&path, rows);
         Self {
             ledger: Arc::new(SqliteLedger::open(path).expect("a ledger")),
-            folder: self.folder,
+            folder,
         }
     }
 }
-
 /// A gate with a handler, and clients.
 struct Shop {
     _server: Arc<PaidServer>,
@@ -394,7 +380,7 @@ fn offer(n: u64) -> NewEntry {
 }
 
 /// Calls that were paid for and answered long ago, written in bulk: copies of one that the ledger itself wrote.
-fn fill_with_rows(path: impl AsRef<Path>, rows: u64) {
+fn fill_with_rows(path: &Path, rows: u64) {
     if rows == 0 {
         return;
     }

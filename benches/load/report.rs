@@ -1,7 +1,5 @@
 //! What is printed, and drawn.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -54,41 +52,16 @@ fn named(encrypted: bool, paid: bool) -> String {
     format!("{what}, {how}")
 }
 
-/// Ratios against the SDK and against the floor, a table, and plots.
+/// Ratios against the SDK and against the floor, and plots.
 pub(crate) fn comparison(options: &Options, floors: &[Floor], cells: &[Measured]) {
     let loads = [(false, true), (true, true), (false, false), (true, false)];
-    let mut table = String::from(
-        "| load | server | calls/s | p50 | p99 | server CPU a call | peak memory | failed |\n|---|---|---|---|---|---|---|---|\n",
-    );
     let (mut cpu, mut rate) = (Vec::new(), Vec::new());
     for (encrypted, paid) in loads {
         for (colour, server) in options.servers.iter().enumerate() {
             let of = |value: fn(&Measured) -> f64| of_cell(cells, server, (encrypted, paid), value);
-            let (Some(us), Some(calls), Some(p50), Some(p99), Some(peak), Some(failed)) = (
-                of(|m| m.server_us),
-                of(|m| m.calls_per_s),
-                of(|m| m.p50_ms),
-                of(|m| m.p99_ms),
-                of(|m| m.peak_mib),
-                of(|m| m.failed as f64),
-            ) else {
+            let (Some(us), Some(calls)) = (of(|m| m.server_us), of(|m| m.calls_per_s)) else {
                 continue;
             };
-            let _ = writeln!(
-                table,
-                "| {} | {server} | {:.0} ({:.0} to {:.0}) | {:.1} ms | {:.1} ms | {:.0} µs ({:.0} to {:.0}) | {:.0} MiB | {:.0} |",
-                named(encrypted, paid),
-                calls.0,
-                calls.1,
-                calls.2,
-                p50.0,
-                p99.0,
-                us.0,
-                us.1,
-                us.2,
-                peak.0,
-                failed.2
-            );
             let label = format!("{}: {server}", named(encrypted, paid));
             cpu.push(Bar {
                 label: label.clone(),
@@ -103,14 +76,6 @@ pub(crate) fn comparison(options: &Options, floors: &[Floor], cells: &[Measured]
         }
         if paid {
             let least = spread(floors.iter().map(|floor| floor.paid(encrypted)));
-            let _ = writeln!(
-                table,
-                "| {} | cryptographic floor | | | | {:.0} µs ({:.0} to {:.0}) | | |",
-                named(encrypted, paid),
-                least.0,
-                least.1,
-                least.2
-            );
             cpu.push(Bar {
                 label: format!("{}: floor", named(encrypted, paid)),
                 value: least.0,
@@ -140,7 +105,6 @@ pub(crate) fn comparison(options: &Options, floors: &[Floor], cells: &[Measured]
             line("ratio", &options.setting(), &ratio);
         }
     }
-    save(options, "load.md", &table);
     save(
         options,
         "load_cpu.svg",
