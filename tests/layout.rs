@@ -100,7 +100,12 @@ const TRANSPORTS: &[&str] = &["nostr", "rmcp", "memory"];
 const HOMES: &[(&str, &[&str])] = &[
     (
         "nostr",
-        &["relays/", "transport/nostr/", "rails/lightning/"],
+        &[
+            "relays/",
+            "transport/nostr/",
+            "rails/lightning/",
+            "entitlement/licence/public.rs",
+        ],
     ),
     ("nostr_relay_builder", &["transport/nostr/"]),
     (

@@ -61,10 +61,11 @@ fn serve(scratch: &Scratch, relay: &Relay, config: &str) -> Server {
 
 fn buy(server: &Server, scratch: &Scratch, home: &str, licence: &str) -> binary::Called {
     let file = scratch.write("licence", licence).display().to_string();
+    let [a, b] = binary::three();
     server.call(
         scratch,
         home,
-        &["tool:add", "a=1", "b=2", "--licence-file", &file],
+        &["tool:add", &a, &b, "--licence-file", &file],
     )
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +18,10 @@ use super::ledger::{AttemptId, AttemptState, NewAttempt, Settled};
 use super::policy::{Case, Facts};
 use super::{decline, keep_alive, owed, resolve, wallet};
 use crate::payment::{
-    Amount, InvocationIdentity, PaymentHandler, PaymentInteraction, PaymentRequest, RequestEventId,
+    Amount, BearerToken, InvocationIdentity, PaymentHandler, PaymentInteraction, PaymentRequest,
+    RequestEventId,
 };
-use crate::wire::PaymentRequiredParams;
+use crate::wire::{ENTITLEMENTS_KEY, PaymentRequiredParams};
 
 /// How long a call is waited for once it is asked to pay and the server does not say how long its offer stands.
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -190,6 +192,11 @@ impl Paying {
 
     fn tell(&self, shared: &Shared, request: &PaymentRequest) {
         let description = self.params.as_ref();
+        if let (Some(licence), Some(params)) = (&shared.payments.licence, description)
+            && let Some(why) = why_unlicensed(params, licence)
+        {
+            tracing::warn!(why, "the licence that was shown does not count");
+        }
         (shared.payments.observer)(&PaymentEvent::Required {
             event: self.event,
             amount: request.amount.clone(),
@@ -197,6 +204,29 @@ impl Paying {
             description: description.and_then(|params| params.description.clone()),
         });
     }
+}
+
+/// Why the licence that came with the call does not count, in the server's words, of which some are enough; none that repeat the
+/// licence.
+fn why_unlicensed(params: &PaymentRequiredParams, licence: &BearerToken) -> Option<String> {
+    let said = params
+        .meta
+        .as_ref()?
+        .get(ENTITLEMENTS_KEY)?
+        .get("licence")?;
+    let repeats = |text: &str| {
+        let mut parts = licence.reveal().split('.');
+        parts.any(|part| part.len() > 8 && text.contains(part))
+    };
+    let words = ["error", "reason"].map(|word| said.get(word).and_then(Value::as_str));
+    let words = words.into_iter().flatten().filter(|text| !repeats(text));
+    let words = words.collect::<Vec<_>>().join(": ");
+    let plain: String = words
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect();
+    (!plain.is_empty()).then_some(plain)
 }
 
 /// Pays what is demanded, if everything agrees.
@@ -384,5 +414,29 @@ async fn ask(shared: &Shared, paying: &Paying, question: &PaymentQuestion) -> bo
         biased;
         () = paying.ended.cancelled() => false,
         answer = tokio::time::timeout(question.within, asker.ask(question)) => answer.unwrap_or(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_server_says_why_and_does_not_repeat_the_licence() {
+        let licence = BearerToken::new("eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl").unwrap();
+        let told = |said: Value| {
+            let params = json!({"amount": 1, "pay_req": "x", "pmi": "fake",
+                "_meta": {"tollkeeper/entitlements": {"licence": said}}});
+            why_unlicensed(&serde_json::from_value(params).unwrap(), &licence)
+        };
+        let said = told(json!({"error": "invalid_token", "reason": "jwt\u{1b} expired"}));
+        assert_eq!(said.unwrap(), "invalid_token: jwt expired");
+        assert_eq!(told(json!({"error": "revoked"})).unwrap(), "revoked");
+        assert_eq!(told(json!({"reason": "it is eyJzdWIiOi."})), None);
+        assert_eq!(told(json!("x")), None);
+        let long = told(json!({"error": "x".repeat(10_000)}));
+        assert_eq!(long.unwrap().len(), 200);
     }
 }

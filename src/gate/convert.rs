@@ -8,10 +8,9 @@ use serde_json::{Map, Value, json};
 use super::Gate;
 use super::resolve_price::guarded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::PRICE_META;
 use crate::payment::{Amount, Margin, PaymentProcessor, Quote, Rate, RateSource, Timestamp, Unit};
 
-/// Where `_meta` of a quote says what the price was before it was converted.
-const PRICE: &str = "tollkeeper/price";
 /// Where it says at which rate, seen when, with which margin.
 const RATE: &str = "tollkeeper/rate";
 
@@ -71,7 +70,7 @@ impl Gate {
         }
         let price = std::mem::replace(&mut quote.amount, converted);
         let meta = quote.meta.get_or_insert_with(Map::new);
-        meta.insert(PRICE.to_owned(), money(&price));
+        meta.insert(PRICE_META.to_owned(), money(&price));
         meta.insert(RATE.to_owned(), rate_as_json(&rate, margin));
         Ok(quote)
     }

@@ -39,6 +39,7 @@ impl Gate {
         outbound.tags.append(&mut tags);
         let Some(entry) = call.paid_by else {
             self.open_calls.remove(&to.event);
+            self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
         if outbound.handler_lost {

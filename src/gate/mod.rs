@@ -33,6 +33,7 @@ mod watch;
 // The call is served, or refused.
 mod deliver;
 mod forward;
+mod left;
 mod open_calls;
 mod refuse;
 mod write_later;

@@ -440,6 +440,9 @@ pub(super) enum LicenceCommand {
         /// What it is good for, such as 'tool:*'; may be repeated [default: everything]
         #[arg(long, value_name = "CAPABILITY")]
         covers: Vec<String>,
+        /// Sign it with the server's own key, so that anybody can verify it
+        #[arg(long)]
+        public: bool,
     },
     /// Take a licence back
     Revoke {
@@ -458,6 +461,29 @@ pub(super) enum LicenceCommand {
         #[command(flatten)]
         file: LicenceFile,
     },
+    /// Verify a public licence, of any server: offline, or with a relay also whether it was taken back
+    Verify(VerifyLicenceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyLicenceArgs {
+    /// The file with the licence
+    pub(super) file: PathBuf,
+    /// The server that it must be for (npub, nprofile or hex) [default: the one that signed it]
+    #[arg(long, value_name = "SERVER")]
+    pub(super) server: Option<String>,
+    /// The client that it must be for (npub or hex) [default: the one that it names]
+    #[arg(long, value_name = "KEY")]
+    pub(super) client: Option<String>,
+    /// A relay of the server, to ask whether the licence was taken back; may be repeated
+    #[arg(long = "relay", value_name = "URL")]
+    pub(super) relays: Vec<String>,
+    /// How long the relays may take, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

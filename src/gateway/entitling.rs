@@ -87,6 +87,7 @@ pub(super) async fn own_issuer(
     let issuer = Issuer::builder(own_licences::ISSUER, &own.server_id)
         .keys(own.keys.load()?)
         .key_source(Arc::new(own.keys.clone()))
+        .public_licences()
         .feed(Arc::new(feed))
         .poll_every(OWN_FEED_EVERY)
         .start(Arc::clone(books))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::child::Catalogue;
 use super::config::{BalanceSettings, SaleSettings, Selling};
 use super::exit::{Failure, Outcome};
-use super::own_licences::OwnLicences;
+use super::own_licences::{OwnLicences, Signed};
 use super::wire_up::Books;
 use crate::error::{Error, Result};
 use crate::payment::{Clock, SystemClock};
@@ -85,6 +85,7 @@ struct LicenceTool {
     name: String,
     lives: std::time::Duration,
     covers: Vec<crate::payment::Capability>,
+    signed: Signed,
     own: OwnLicences,
 }
 
@@ -94,6 +95,7 @@ impl LicenceTool {
             name: settings.tool.clone(),
             lives: settings.lives,
             covers: settings.covers.clone(),
+            signed: settings.signed,
             own,
         }
     }
@@ -136,7 +138,7 @@ impl Good for LicenceTool {
         let (issued, token) = self
             .own
             .issue(
-                format!("tk_{}", &entry.to_string()[..32]),
+                self.signed.id(&entry.to_string()),
                 purchase.client,
                 entry.to_string(),
                 self.covers.clone(),

@@ -29,6 +29,7 @@ mod entitling;
 mod goods;
 mod licence_http;
 mod own_licences;
+mod revocations;
 
 // One file per command.
 mod commands;

@@ -242,3 +242,8 @@ pub(super) fn give_back_key(entry: &RequestEventId) -> String {
 pub(super) fn too_much() -> crate::Error {
     crate::Error::ledger("an account cannot hold so much")
 }
+
+/// Why a name cannot be used again.
+pub(super) fn already_elsewhere() -> crate::Error {
+    crate::Error::ledger("a movement of that name was made on another account")
+}

@@ -109,6 +109,9 @@ pub struct Moment {
     pub note: Option<String>,
 }
 
+/// Where `_meta` of a quote says what the price was before it was converted into other money.
+pub const PRICE_META: &str = "tollkeeper/price";
+
 /// An entry as it is first written.
 #[derive(Clone, PartialEq)]
 #[expect(
@@ -195,6 +198,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The price as it was named, where it was charged in other money; else the amount. What is credited for a payment is this:
+    /// whoever pays ahead in cents has cents, whatever he pays with.
+    #[must_use]
+    pub fn price(&self) -> Amount {
+        let priced = || -> Option<Amount> {
+            let meta: serde_json::Value = serde_json::from_str(self.meta.as_deref()?).ok()?;
+            let price = meta.get(PRICE_META)?;
+            let unit = price.get("unit")?.as_str()?.parse().ok()?;
+            Amount::new(price.get("amount")?.as_u64()?, unit).ok()
+        };
+        priced().unwrap_or_else(|| self.amount.clone())
+    }
+
     /// How an entry begins.
     #[must_use]
     pub fn quoted(new: NewEntry) -> Self {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, Movement, MovementKind};
-pub use entry::{Entry, EntryState, Moment, NewEntry};
+pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;

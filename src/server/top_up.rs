@@ -140,7 +140,7 @@ impl Good for TopUp {
         // What was paid, not what was asked for; and to whom it belongs, not to whoever calls.
         let credit = Credit {
             client: entry.client,
-            amount: entry.amount,
+            amount: entry.price(),
             kind: MovementKind::TopUp,
             key: format!("top_up:{id}"),
             at: self.clock.now(),

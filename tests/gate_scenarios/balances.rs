@@ -310,3 +310,99 @@ async fn ten_thousand_draws_side_by_side_never_overdraw() {
     }
     assert_eq!((paid, left(&*ledgers[1], 1).await), (4_000, 3));
 }
+
+/// A call that its client takes back after the account has paid it goes on: it is paid once, and its answer is kept.
+#[tokio::test(start_paused = true)]
+async fn a_call_cancelled_after_it_was_drawn_is_paid_once_and_its_answer_is_kept() {
+    let harness = builder()
+        .handler(|_| async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Answer::Result(json!({"late": true}))
+        })
+        .start()
+        .await
+        .unwrap();
+    has(&harness, 1, 20).await;
+    let client = harness.client(1);
+    let sent = client.call_tool(1, "add", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["payment_accepted"]);
+    client.cancel(1).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    answers(&client).await;
+    client.send_again(&sent).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["result"]);
+    assert_eq!(
+        (left(&*harness.ledger, 1).await, harness.executions()),
+        (13, 1)
+    );
+    // Taken back before it was let in: nothing is drawn, nothing runs.
+    let request = tollkeeper::wire::Request::new(
+        2,
+        "tools/call",
+        &json!({"name": "add", "arguments": {"n": 2}}),
+    );
+    let call = client.prepare(request.unwrap().into()).await.unwrap();
+    client.send_again(&call).await.unwrap();
+    client.cancel(2).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let spent = 13 - left(&*harness.ledger, 1).await;
+    let ran = harness.executions() - 1;
+    assert_eq!(spent, 7 * ran as u64, "paid if it ran, and only then");
+}
+
+/// Who shows something that does not count and has an account is told why the account pays.
+#[tokio::test(start_paused = true)]
+async fn why_a_licence_did_not_count_is_told_when_the_account_pays() {
+    #[derive(Debug)]
+    struct Says;
+    #[async_trait::async_trait]
+    impl tollkeeper::payment::Entitlement for Says {
+        fn name(&self) -> &str {
+            "licence"
+        }
+        async fn examine(
+            &self,
+            _: &tollkeeper::payment::EntitlementClaim,
+        ) -> tollkeeper::payment::Entitled {
+            tollkeeper::payment::Entitled::NotCovered(Some(json!({"error": "revoked"})))
+        }
+    }
+    let harness = builder()
+        .payments(|payments| payments.entitlement(Says))
+        .start()
+        .await
+        .unwrap();
+    has(&harness, 1, 7).await;
+    let client = harness.client(1);
+    client.call_tool(1, "add", json!({})).await.unwrap();
+    let said = answers(&client).await;
+    let meta = &said[0]["params"]["_meta"];
+    assert_eq!(
+        meta["tollkeeper/entitlements"]["licence"]["error"],
+        "revoked"
+    );
+    assert_eq!(meta["tollkeeper/balance"]["amount"], 0);
+}
+
+/// Each list says what its reader has, and nothing of what others have.
+#[tokio::test(start_paused = true)]
+async fn lists_tell_what_is_left_to_whom_it_belongs() {
+    let harness = builder()
+        .handler(|_| async { Answer::Result(json!({"tools": [], "_meta": {"own": 1}})) })
+        .start()
+        .await
+        .unwrap();
+    has(&harness, 1, 20).await;
+    for (who, left) in [
+        (1, json!([{"amount": 20, "unit": "sats"}])),
+        (2, Value::Null),
+    ] {
+        let client = harness.client(who);
+        let list = tollkeeper::wire::Request::new(1, "tools/list", &json!({})).unwrap();
+        client.send(list.into()).await.unwrap();
+        let said = answers(&client).await;
+        let meta = &said[0]["result"]["_meta"];
+        assert_eq!(meta["tollkeeper/balances"], left, "{said:?}");
+        assert_eq!(meta["own"], 1);
+    }
+}

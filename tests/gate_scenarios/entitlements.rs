@@ -393,8 +393,10 @@ async fn lists_and_paces_count_for_each_client() {
     for n in 0..4 {
         client.call_tool(n, "add", json!({"n": n})).await.unwrap();
     }
-    let answers = kinds(&books::now(&client).await);
-    assert_eq!(answers, ["result", "result", "-32000", "-32000"]);
+    // A refusal does not wait for the handler, so it may overtake a result.
+    let mut answers = kinds(&books::now(&client).await);
+    answers.sort();
+    assert_eq!(answers, ["-32000", "-32000", "result", "result"]);
 }
 
 fn key(n: u8) -> ClientPubkey {

@@ -14,7 +14,7 @@ use super::moment;
 use super::revoked::RevokedSet;
 use crate::error::{Error, Result};
 use crate::ledger::{FeedPosition, LicenceBooks, Revocation};
-use crate::payment::{Clock, Timestamp};
+use crate::payment::{BearerToken, Clock, Timestamp};
 
 /// How far back the first look goes: longer than licences live (a year), so that none that was ever revoked counts.
 const FIRST_LOOK: Duration = Duration::from_secs(400 * 86_400);
@@ -67,8 +67,9 @@ pub(super) struct FeedReader {
     clock: Arc<dyn Clock>,
     /// When it was last read to its end, in milliseconds; 0 for never.
     read_at: AtomicU64,
-    /// One reads at a time.
-    reading: Mutex<()>,
+    /// Where this reader reads on; one reads at a time. The place in the books is for the next start: another process on the same
+    /// books may be further, and what it has read is not in our memory.
+    place: Mutex<Option<FeedPosition>>,
 }
 
 impl FeedReader {
@@ -79,6 +80,8 @@ impl FeedReader {
         books: Arc<dyn LicenceBooks>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        // The place before the names: what is written down meanwhile is read twice rather than not at all.
+        let place = books.position(&issuer).await?;
         let revoked = Arc::new(RevokedSet::new());
         let mut after: Option<String> = None;
         loop {
@@ -92,7 +95,7 @@ impl FeedReader {
                 None => break,
             }
         }
-        let read_at = books.position(&issuer).await?.and_then(|p| p.read_at);
+        let read_at = place.as_ref().and_then(|place| place.read_at);
         let read_at = AtomicU64::new(read_at.unwrap_or_default().as_millis());
         Ok(Self {
             issuer,
@@ -101,7 +104,7 @@ impl FeedReader {
             revoked,
             clock,
             read_at,
-            reading: Mutex::new(()),
+            place: Mutex::new(place),
         })
     }
 
@@ -119,44 +122,49 @@ impl FeedReader {
 
     /// Reads the feed to its end. What was read is on the disk before the place to read on from is.
     pub(super) async fn read(&self) -> Result<usize> {
-        let _reading = self.reading.lock().await;
+        let mut place = self.place.lock().await;
         let begun = self.clock.now();
-        let position = self.books.position(&self.issuer).await?;
-        let (mut cursor, read_before) = match position {
-            Some(position) => (position.cursor, position.read_at),
-            None => (moment::format(begun.minus(FIRST_LOOK)), None),
-        };
+        let first = moment::format(begun.minus(FIRST_LOOK));
         let (mut found, mut server_time) = (0, None);
         for _ in 0..MOST_PAGES {
-            let page = self.feed.page(&cursor).await?;
+            let cursor = place.as_ref().map_or(&first, |place| &place.cursor);
+            let page = self.feed.page(cursor).await?;
             server_time = server_time.max(page.server_time);
             let ended = page.revoked.is_empty();
             found += self.take(page.revoked).await?;
-            let next = match page.next {
+            let (next, ended) = match page.next {
                 // A place that does not move is the end.
-                Some(next) if next != cursor => next,
-                Some(_) => return self.read_to_the_end(cursor, begun, found).await,
-                None => {
-                    // By the feed's clock, never by ours alone: entries between the two would be lost.
-                    let next = server_time.map(|at| moment::format(at.minus(OVERLAP)));
-                    let next = next.unwrap_or(cursor);
-                    return self.read_to_the_end(next, begun, found).await;
-                }
+                Some(next) => (next.clone(), ended || next == *cursor),
+                // By the feed's clock, never by ours alone: entries between the two would be lost.
+                None => match server_time {
+                    Some(at) => (moment::format(at.minus(OVERLAP)), true),
+                    None => (cursor.clone(), true),
+                },
             };
+            let read_at = match ended {
+                true => Some(begun),
+                false => place.as_ref().and_then(|place| place.read_at),
+            };
+            let reached = FeedPosition {
+                cursor: next,
+                read_at,
+            };
+            self.books
+                .set_position(&self.issuer, reached.clone())
+                .await?;
+            *place = Some(reached);
             if ended {
-                return self.read_to_the_end(next, begun, found).await;
+                self.read_at
+                    .store(begun.as_millis().max(1), Ordering::Release);
+                return Ok(found);
             }
-            cursor = next;
-            let position = FeedPosition {
-                cursor: cursor.clone(),
-                read_at: read_before,
-            };
-            self.books.set_position(&self.issuer, position).await?;
         }
         Err(Error::transport("the feed of revocations does not end"))
     }
 
-    async fn take(&self, revoked: Vec<Revocation>) -> Result<usize> {
+    async fn take(&self, mut revoked: Vec<Revocation>) -> Result<usize> {
+        // No licence that anybody can show has a longer name.
+        revoked.retain(|r| r.id.len() <= BearerToken::LONGEST);
         if revoked.is_empty() {
             return Ok(0);
         }
@@ -165,22 +173,6 @@ impl FeedReader {
         self.revoked.extend(&self.issuer, entries);
         let found = revoked.len();
         self.books.note_revoked(&self.issuer, revoked).await?;
-        Ok(found)
-    }
-
-    async fn read_to_the_end(
-        &self,
-        cursor: String,
-        begun: Timestamp,
-        found: usize,
-    ) -> Result<usize> {
-        let position = FeedPosition {
-            cursor,
-            read_at: Some(begun),
-        };
-        self.books.set_position(&self.issuer, position).await?;
-        self.read_at
-            .store(begun.as_millis().max(1), Ordering::Release);
         Ok(found)
     }
 

@@ -60,6 +60,7 @@ pub struct IssuerBuilder {
     feed: Option<Arc<dyn RevocationFeed>>,
     remote: Option<Arc<dyn VerifyRemotely>>,
     mode: VerifyMode,
+    public: bool,
     most_clients: usize,
     poll_every: Duration,
     fail_closed_after: Duration,
@@ -73,6 +74,8 @@ pub struct Issuer {
     feed: Option<Arc<FeedReader>>,
     remote: Option<Remote>,
     mode: VerifyMode,
+    #[cfg_attr(not(feature = "nostr"), expect(dead_code, reason = "there are none"))]
+    public: bool,
     most_clients: usize,
     fail_closed_after: Duration,
     books: Arc<dyn LicenceBooks>,
@@ -94,6 +97,7 @@ impl Issuer {
             feed: None,
             remote: None,
             mode: VerifyMode::Local,
+            public: false,
             most_clients: 5,
             poll_every: Duration::from_secs(300),
             fail_closed_after: Duration::from_secs(86_400),
@@ -159,6 +163,10 @@ impl Issuer {
 
     /// The claims of `token`, if it is for this server, counts at `at`, and was not taken back.
     async fn genuine(&self, token: &BearerToken, at: Timestamp) -> Result<Claims, Failure> {
+        #[cfg(feature = "nostr")]
+        if self.public && super::public::is_public(token) {
+            return self.genuine_public(token, at).await;
+        }
         let token = token.reveal();
         let unverified = Unverified::parse(token)?;
         let server = unverified.kid.rsplit_once(':').map(|(server, _)| server);
@@ -169,6 +177,20 @@ impl Issuer {
         claims.check(&self.expected, at)?;
         let id = claims.id().unwrap_or_default();
         self.not_revoked(token, id, asked, at).await?;
+        Ok(claims)
+    }
+
+    /// The same of a public licence: the server's own key signed it, nobody's secret.
+    #[cfg(feature = "nostr")]
+    async fn genuine_public(&self, token: &BearerToken, at: Timestamp) -> Result<Claims, Failure> {
+        let licence = super::public::read_public(token)?;
+        if licence.server.to_string() != self.expected.server_id {
+            return Err(LicenceError::ServerMismatch.into());
+        }
+        let claims = licence.claims_of(&self.expected.issuer);
+        claims.check(&self.expected, at)?;
+        let id = claims.id().unwrap_or_default();
+        self.not_revoked(token.reveal(), id, false, at).await?;
         Ok(claims)
     }
 
@@ -309,6 +331,13 @@ impl IssuerBuilder {
         self
     }
 
+    /// Public licences count, too: those that are signed with the key of the server, whose id is then its public key in hex.
+    #[cfg(feature = "nostr")]
+    pub fn public_licences(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
     /// How far clocks may differ. 60 s unless set.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.expected.leeway = leeway;
@@ -397,6 +426,7 @@ impl IssuerBuilder {
             feed,
             remote: self.remote.map(Remote::new),
             mode: self.mode,
+            public: self.public,
             most_clients: self.most_clients,
             fail_closed_after: self.fail_closed_after,
             books,

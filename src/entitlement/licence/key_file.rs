@@ -112,16 +112,53 @@ impl KeyFile {
     ///
     /// As [`load`](Self::load), and when it cannot be written.
     pub fn rotate(&self, server_id: &str, secret: &str) -> Result<u32> {
+        let _alone = self.lock()?;
+        let newest = self.newest(server_id)?;
+        self.add_version(
+            server_id,
+            secret,
+            newest.map_or(1, |(version, _)| version + 1),
+        )
+    }
+
+    /// Adds a first key of `server_id`, made of `secret`, unless it has one. Of several processes that ask at once, one adds its
+    /// own. Blocks while it writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`rotate`](Self::rotate).
+    pub fn ensure(&self, server_id: &str, secret: &str) -> Result<()> {
+        // Nearly always there is one, perhaps where nothing may be written.
+        if self.newest(server_id)?.is_some() {
+            return Ok(());
+        }
+        let _alone = self.lock()?;
+        match self.newest(server_id)? {
+            Some(_) => Ok(()),
+            None => self.add_version(server_id, secret, 1).map(drop),
+        }
+    }
+
+    fn add_version(&self, server_id: &str, secret: &str, version: u32) -> Result<u32> {
         super::check_server_id(server_id)?;
-        let version = self.newest(server_id)?.map_or(0, |(version, _)| version) + 1;
         let secret = NamedSecret {
             kid: format!("{server_id}:{version}"),
             secret: secret.to_owned(),
             encoding: Encoding::Utf8,
         };
         secret.key()?;
-        self.add(secret)?;
+        self.write_with(secret)?;
         Ok(version)
+    }
+
+    /// Keeps other processes from changing the file: a key that one of them adds must not get lost to another.
+    fn lock(&self) -> Result<fs::File> {
+        let path = self.0.with_extension("lock");
+        let locked = fs::File::create(path).and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|source| {
+            Error::config("the file of signing secrets cannot be locked")
+                .with_source(source.kind().to_string())
+        })
     }
 
     /// What is in it; nothing if there is no such file.
@@ -146,6 +183,11 @@ impl KeyFile {
 
     /// Adds a secret, in the place of one of the same name, and returns all. Readers see the old file or the new one.
     pub(super) fn add(&self, secret: NamedSecret) -> Result<Vec<NamedSecret>> {
+        let _alone = self.lock()?;
+        self.write_with(secret)
+    }
+
+    fn write_with(&self, secret: NamedSecret) -> Result<Vec<NamedSecret>> {
         let mut all = self.read()?;
         if all.contains(&secret) {
             return Ok(all);
@@ -227,7 +269,29 @@ mod tests {
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let names = fs::read_dir(folder.path()).unwrap().flatten();
+        let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["keys.json", "keys.lock"]);
+    }
+
+    #[test]
+    fn keys_that_are_made_at_once_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(folder.path().join("keys.json"));
+        std::thread::scope(|threads| {
+            for n in 0..8u8 {
+                let (file, secret) = (file.clone(), char::from(b'a' + n).to_string().repeat(16));
+                threads.spawn(move || {
+                    file.ensure("s", &secret).unwrap();
+                    file.rotate("s", &secret).unwrap();
+                });
+            }
+        });
+        let kept = file.read().unwrap();
+        let versions: Vec<_> = kept.iter().map(|secret| secret.kid.as_str()).collect();
+        let expected: Vec<_> = (1..=9).map(|n| format!("s:{n}")).collect();
+        assert_eq!(versions, expected, "one first key, and eight more");
     }
 
     #[test]

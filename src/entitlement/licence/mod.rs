@@ -16,6 +16,8 @@ mod key_file;
 mod keys;
 mod moment;
 mod own_feed;
+#[cfg(feature = "nostr")]
+mod public;
 mod remote;
 mod revoked;
 mod token;
@@ -36,6 +38,11 @@ pub use self::key_file::KeyFile;
 pub use self::keys::{Key, KeySource, Keyring};
 pub use self::moment::format as rfc3339;
 pub use self::own_feed::OwnFeed;
+#[cfg(feature = "nostr")]
+pub use self::public::{
+    LICENCE_KIND, PublicLicence, PublicRevocation, PublicSigner, REVOCATION_KIND, is_public,
+    read_public, read_revocation,
+};
 pub use self::remote::{Opinion, VerifyRemotely};
 pub use self::revoked::RevokedSet;
 use crate::error::{Error, Result};

@@ -693,3 +693,221 @@ async fn what_does_not_fit_together_is_refused_at_the_start() {
             .contains("at least 1")
     );
 }
+
+/// Two processes on one ledger, or a gate and a desk in one: each hears of what was taken back, whoever reads it first.
+#[tokio::test(start_paused = true)]
+async fn every_reader_on_the_same_books_hears_of_a_revocation() {
+    let played = Arc::new(Played::default());
+    let books: Arc<MemoryLedger> = Arc::default();
+    let start = || async {
+        let issuer = aicoach()
+            .feed(played.clone())
+            .start(Arc::clone(&books) as _);
+        Licences::new(vec![issuer.await.unwrap()])
+    };
+    let (one, other) = (start().await, start().await);
+    for licences in [&one, &other] {
+        licences.issuers()[0].read_feed().await.unwrap();
+        assert_eq!(verdict(licences, &signed(&claims()), 1).await, "covered");
+    }
+    played.revoke("01HXKZ");
+    for licences in [&one, &other] {
+        licences.issuers()[0].read_feed().await.unwrap();
+        assert_eq!(verdict(licences, &signed(&claims()), 1).await, "revoked");
+    }
+}
+
+/// Says what the test wants on each page.
+struct Odd<F>(F);
+
+impl<F> std::fmt::Debug for Odd<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Odd")
+    }
+}
+
+#[async_trait]
+impl<F: Fn(&str) -> FeedPage + Send + Sync> RevocationFeed for Odd<F> {
+    async fn page(&self, since: &str) -> Result<FeedPage> {
+        Ok((self.0)(since))
+    }
+}
+
+fn revoked(id: &str) -> Vec<Revocation> {
+    vec![Revocation {
+        id: id.to_owned(),
+        expires_at: Timestamp::from_secs(4_102_444_800),
+    }]
+}
+
+async fn reading<F>(page: F) -> (Licences, Result<()>)
+where
+    F: Fn(&str) -> FeedPage + Send + Sync + 'static,
+{
+    let licences = licences(aicoach().feed(Arc::new(Odd(page)))).await;
+    let read = licences.issuers()[0].read_feed().await;
+    (licences, read)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_does_not_end_or_goes_in_circles_is_given_up_and_what_it_said_counts() {
+    let pages = Arc::new(Mutex::new(0u64));
+    let counted = Arc::clone(&pages);
+    let endless = move |since: &str| {
+        *counted.lock().unwrap() += 1;
+        let nth: u64 = since.parse().unwrap_or(0);
+        FeedPage {
+            revoked: revoked(&nth.to_string()),
+            next: Some((nth + 1).to_string()),
+            server_time: None,
+        }
+    };
+    let (licences, read) = reading(endless).await;
+    assert!(read.is_err());
+    assert!(
+        *pages.lock().unwrap() <= 20_000,
+        "twice: by itself, and as told"
+    );
+    let token = signed(&with(&[("jti", json!("77"))]));
+    assert_eq!(verdict(&licences, &token, 1).await, "revoked");
+    // It was never read to its end, so nobody knows what else was taken back.
+    assert_eq!(verdict(&licences, &signed(&claims()), 1).await, "unknown");
+    let circle = |since: &str| FeedPage {
+        revoked: revoked("01HXKZ"),
+        next: Some(if since == "a" { "b" } else { "a" }.to_owned()),
+        server_time: None,
+    };
+    let (licences, read) = reading(circle).await;
+    assert!(read.is_err());
+    assert_eq!(verdict(&licences, &signed(&claims()), 1).await, "revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_goes_back_or_takes_back_what_it_said_opens_nothing() {
+    let asked = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&asked);
+    // Says it once, and then that there never was anything, from long ago on.
+    let forgetful = move |_: &str| {
+        let mut asked = counted.lock().unwrap();
+        *asked += 1;
+        FeedPage {
+            revoked: if *asked == 1 {
+                revoked("01HXKZ")
+            } else {
+                Vec::new()
+            },
+            next: Some("1999-01-01T00:00:00Z".to_owned()),
+            server_time: Some(Timestamp::from_secs(1)),
+        }
+    };
+    let (licences, read) = reading(forgetful).await;
+    read.unwrap();
+    for _ in 0..3 {
+        licences.issuers()[0].read_feed().await.unwrap();
+        assert_eq!(verdict(&licences, &signed(&claims()), 1).await, "revoked");
+    }
+    // A name that no licence can have is not kept.
+    let long = |_: &str| FeedPage {
+        revoked: revoked(&"x".repeat(1 << 20)),
+        next: None,
+        server_time: None,
+    };
+    let (licences, read) = reading(long).await;
+    read.unwrap();
+    assert_eq!(verdict(&licences, &signed(&claims()), 1).await, "covered");
+}
+
+/// Traffic under both keys while the issuer rotates again and again: nobody who holds a licence is turned away.
+#[tokio::test(start_paused = true)]
+async fn rotations_under_traffic_lose_no_buyer() {
+    let secret = |n: usize| format!("{n:032}");
+    let ring = |n: usize| Keyring::new().with(format!("srv_1:{n}"), key(&secret(n)));
+    let played = Arc::new(Played::default());
+    *played.keys.lock().unwrap() = ring(1);
+    let issuer = Issuer::builder("aicoach.pw", "srv_1").key_source(played.clone());
+    let licences = Arc::new(licences(issuer).await);
+    let mut sold: Vec<String> = Vec::new();
+    for n in 1..=5 {
+        // The new key signs at once, and the issuer tells only that one.
+        *played.keys.lock().unwrap() = ring(n);
+        sold.push(token::sign(
+            &claims(),
+            &format!("srv_1:{n}"),
+            &key(&secret(n)),
+        ));
+        let calls: Vec<_> = (0..200)
+            .map(|m| {
+                let (licences, token) = (Arc::clone(&licences), sold[m % sold.len()].clone());
+                tokio::spawn(async move { verdict(&licences, &token, 1).await })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap(), "covered", "rotation {n}");
+        }
+        tokio::time::sleep(Duration::from_secs(31)).await;
+    }
+}
+
+#[cfg(feature = "nostr")]
+#[tokio::test]
+async fn a_public_licence_counts_for_its_holder_until_it_is_taken_back() {
+    let signer = PublicSigner::new(&"01".repeat(32)).unwrap();
+    let terms = LicenceTerms::new("np_1", "p", NOW).held_by(client(1));
+    let token = signer.sign(&terms).unwrap();
+    let server = read_public(&token).unwrap().server.to_string();
+    let played = Arc::new(Played::default());
+    let start = |server: String, public: bool| {
+        let played = played.clone();
+        async move {
+            let keys = Keyring::new().with(format!("{server}:1"), key(FIRST));
+            let issuer = Issuer::builder("shop", &server)
+                .keys(keys)
+                .feed(played)
+                .clock(Arc::new(At(NOW)));
+            let issuer = match public {
+                true => issuer.public_licences(),
+                false => issuer,
+            };
+            let licences = licences(issuer).await;
+            licences.issuers()[0].read_feed().await.unwrap();
+            licences
+        }
+    };
+    let shop = start(server.clone(), true).await;
+    let token = token.reveal();
+    assert_eq!(verdict(&shop, token, 1).await, "covered");
+    assert_eq!(
+        verdict(&shop, token, 2).await,
+        "invalid_token: not the holder of this licence"
+    );
+    let expired = signer.sign(&terms.clone().living(Duration::ZERO)).unwrap();
+    assert_eq!(
+        verdict(&shop, expired.reveal(), 1).await,
+        "covered",
+        "within the leeway"
+    );
+    let early = LicenceTerms::new("np_2", "p", NOW.plus(Duration::from_secs(61)));
+    let early = signer.sign(&early.held_by(client(1))).unwrap();
+    assert_eq!(
+        verdict(&shop, early.reveal(), 1).await,
+        "invalid_token: jwt not active"
+    );
+    let other = terms.clone().good_for(vec!["tool:other".parse().unwrap()]);
+    let other = signer.sign(&other).unwrap();
+    assert_eq!(
+        verdict(&shop, other.reveal(), 1).await,
+        "invalid_token: not for this capability"
+    );
+    // Of another server, and where they do not count.
+    assert_eq!(
+        verdict(&start("ab".repeat(32), true).await, token, 1).await,
+        "server_mismatch"
+    );
+    assert_eq!(
+        verdict(&start(server, false).await, token, 1).await,
+        "invalid_token: jwt malformed"
+    );
+    played.revoke("np_1");
+    shop.issuers()[0].read_feed().await.unwrap();
+    assert_eq!(verdict(&shop, token, 1).await, "revoked");
+}

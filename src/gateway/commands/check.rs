@@ -8,10 +8,11 @@ use super::in_sats;
 use crate::gate::{Listed as Price, PriceList};
 use crate::gateway::args::CheckArgs;
 use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
-use crate::gateway::config::{Entitling, LightningWallet, Selling};
+use crate::gateway::config::{LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
 use crate::gateway::{config, wire_up};
+use crate::ledger::BALANCE;
 use crate::payment::{
     BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
 };
@@ -19,7 +20,7 @@ use crate::payment::{
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let selling = config::selling(&args.selling)?;
     let prices = wire_up::price_list(&selling)?;
-    print_entitlements(&selling.entitling, args.json);
+    print_entitlements(&selling, args.json);
     print_rails(&selling, args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
         without_server(&prices, args.json);
@@ -71,8 +72,14 @@ fn print_rails(selling: &Selling, as_json: bool) {
 }
 
 /// What may let a priced call through without paying, in the order in which it is asked.
-fn print_entitlements(entitling: &Entitling, as_json: bool) {
-    for (position, (name, what)) in entitling.described().into_iter().enumerate() {
+fn print_entitlements(selling: &Selling, as_json: bool) {
+    let mut asked = selling.entitling.described();
+    if let Some(balance) = &selling.balance {
+        let unit = balance.range.unit();
+        let what = format!("the account of the client, where the price is in {unit} and covered");
+        asked.push((BALANCE, what));
+    }
+    for (position, (name, what)) in asked.into_iter().enumerate() {
         if as_json {
             output::json(&json!({
                 "event": "entitlement",

@@ -58,13 +58,13 @@ async fn list(file: &LedgerFile, states: &[EntryState]) -> Outcome {
 
 async fn show(id: &str, file: &LedgerFile) -> Outcome {
     let ledger = open(file)?;
-    if let Ok(event) = id.parse::<RequestEventId>()
-        && let Some(call) = ledger.free_call(&event).await?
-    {
-        print_free(&call, file.json);
-        return Ok(());
-    }
-    let entry = find(&*ledger, id).await?;
+    let entry = match find(&*ledger, id).await? {
+        Found::Entry(entry) => *entry,
+        Found::Free(call) => {
+            print_free(&call, file.json);
+            return Ok(());
+        }
+    };
     if !file.json {
         for line in story::tell(&entry) {
             output::line(&line);
@@ -205,18 +205,27 @@ fn print_free(call: &FreeCall, as_json: bool) {
 /// The shortest beginning of an id that is looked for: what `list` shows.
 const SHORTEST: usize = 8;
 
-/// The entry that a request opened or was executed for, by the request's event id or the beginning of it.
-async fn find(ledger: &dyn Ledger, id: &str) -> Outcome<Entry> {
+/// What an id leads to.
+enum Found {
+    Entry(Box<Entry>),
+    Free(FreeCall),
+}
+
+/// The entry that a request opened or was executed for, or why it was free, by the request's event id or the beginning of it.
+async fn find(ledger: &dyn Ledger, id: &str) -> Outcome<Found> {
     let id = id.to_ascii_lowercase();
     if id.len() < SHORTEST || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Failure::usage(format!(
             "ID: {id:?} must be an event id in hex, or at least its first {SHORTEST} digits"
         )));
     }
-    if let Ok(event) = id.parse::<RequestEventId>()
-        && let Some(entry) = ledger.get(&event).await?
-    {
-        return Ok(entry);
+    if let Ok(event) = id.parse::<RequestEventId>() {
+        if let Some(call) = ledger.free_call(&event).await? {
+            return Ok(Found::Free(call));
+        }
+        if let Some(entry) = ledger.get(&event).await? {
+            return Ok(Found::Entry(Box::new(entry)));
+        }
     }
     let is_it = |event: &RequestEventId| event.to_string().starts_with(&id);
     let mut found: Vec<Entry> = Vec::new();
@@ -233,13 +242,26 @@ async fn find(ledger: &dyn Ledger, id: &str) -> Outcome<Entry> {
             _ => break,
         }
     }
-    match found.pop() {
-        None => Err(Failure::failed(format!("there is no entry {id}"))),
-        Some(_) if !found.is_empty() => Err(Failure::failed(format!(
-            "several entries begin with {id}; give more digits, which `ledger list --json` shows"
-        ))),
-        Some(entry) => Ok(entry),
+    let mut free: Vec<FreeCall> = Vec::new();
+    let mut filter = FreeCallFilter::new(PAGE);
+    loop {
+        let page = ledger.free_calls(&filter).await?;
+        let last = page.last().cloned();
+        free.extend(page.into_iter().filter(|call| is_it(&call.event)));
+        match last {
+            Some(last) if free.len() < 2 => filter = filter.after(&last),
+            _ => break,
+        }
     }
+    if found.len() + free.len() > 1 {
+        return Err(Failure::failed(format!(
+            "several entries begin with {id}; give more digits, which `ledger list --json` and `ledger free --json` show"
+        )));
+    }
+    let found = found.pop().map(|entry| Found::Entry(Box::new(entry)));
+    found
+        .or_else(|| free.pop().map(Found::Free))
+        .ok_or_else(|| Failure::failed(format!("there is no entry {id}")))
 }
 
 fn row(entry: &Entry) -> Value {

@@ -1,17 +1,21 @@
 //! `licence`: issues, lists and takes back licences of our own. What is written here is read by a `serve` that runs on the
-//! same ledger within seconds.
+//! same ledger within seconds. Verifies public licences of anybody.
+
+mod verify;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::entitlement::licence::rfc3339;
 use crate::gateway::args::{LicenceCommand, LicenceFile};
 use crate::gateway::config::{self, LedgerPlace};
 use crate::gateway::exit::{Failure, Outcome};
-use crate::gateway::own_licences::{self, OwnLicences};
+use crate::gateway::own_licences::{self, OwnLicences, Signed};
 use crate::gateway::{output, wire_up};
 use crate::ledger::IssuedLicence;
 use crate::payment::{Clock, SystemClock};
+use crate::transport::nostr::NostrKeys;
 
 /// Licences that are read at a time.
 const PAGE: usize = 500;
@@ -23,9 +27,11 @@ pub(super) async fn run(command: &LicenceCommand) -> Outcome {
             client,
             days,
             covers,
-        } => issue(file, client, *days, covers).await,
+            public,
+        } => issue(file, client, *days, covers, *public).await,
         LicenceCommand::Revoke { id, file } => revoke(id, file).await,
         LicenceCommand::List { file } => list(file).await,
+        LicenceCommand::Verify(args) => verify::run(args).await,
         LicenceCommand::Rotate { file } => {
             let version = open(file)?.rotate()?;
             output::remark(&format!(
@@ -36,16 +42,25 @@ pub(super) async fn run(command: &LicenceCommand) -> Outcome {
     }
 }
 
-async fn issue(file: &LicenceFile, client: &str, days: u32, covers: &[String]) -> Outcome {
+async fn issue(
+    file: &LicenceFile,
+    client: &str,
+    days: u32,
+    covers: &[String],
+    public: bool,
+) -> Outcome {
     let holder = config::client("--client", client)?;
     let capabilities = own_licences::capabilities(covers)?;
     let own = open(file)?;
-    let random = crate::transport::nostr::NostrKeys::generate().server_pubkey();
-    let id = format!("tk_{}", &random.to_string()[..32]);
+    let random = NostrKeys::generate().server_pubkey().to_string();
+    let signed = match public {
+        true => Signed::Publicly,
+        false => Signed::Secretly,
+    };
     let lives = Duration::from_secs(u64::from(days) * 86_400);
     let (issued, token) = own
         .issue(
-            id,
+            signed.id(&random),
             holder,
             "issued by hand".to_owned(),
             capabilities,
@@ -73,6 +88,9 @@ async fn revoke(id: &str, file: &LicenceFile) -> Outcome {
         output::json(&row(&licence));
     } else {
         output::remark(&format!("licence {id} does not count any more"));
+        if Signed::of(id) == Signed::Publicly {
+            output::remark("`serve` publishes that on its relays, now or when it runs again");
+        }
     }
     Ok(())
 }
@@ -91,11 +109,16 @@ async fn list(file: &LicenceFile) -> Outcome {
                     None if licence.expires_at <= SystemClock.now() => "expired",
                     None => "counts",
                 };
+                let until = rfc3339(licence.expires_at);
+                let covers = match licence.capabilities.as_str() {
+                    "" => "everything",
+                    covers => covers,
+                };
                 output::line(&format!(
-                    "{}  {state:7}  client {}  {}",
+                    "{}  {state:7}  until {}  client {}  {covers}",
                     licence.id,
+                    until.split('T').next().unwrap_or_default(),
                     licence.holder.short(),
-                    licence.capabilities
                 ));
             }
         }
@@ -133,5 +156,5 @@ fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
     let place = LedgerPlace::File(ledger.clone());
     let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
     let books = wire_up::books_at(&place)?;
-    OwnLicences::beside(&ledger, keys.server_pubkey(), &books)
+    OwnLicences::beside(&ledger, &keys, &books)
 }

@@ -19,12 +19,11 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
-use crate::gateway::{config, entitling, licence_http, shutdown, wire_up};
+use crate::gateway::{config, entitling, licence_http, revocations, shutdown, wire_up};
 use crate::ledger::LicenceBooks;
-use crate::payment::ServerPubkey;
 use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
-use crate::transport::nostr::{Announcement, NostrServerTransport};
+use crate::transport::nostr::{Announcement, NostrKeys, NostrServerTransport};
 use crate::wire::{method, raw};
 
 /// How the four seconds that an orderly end may take are spent: on calls that are being executed, on children that do
@@ -52,7 +51,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let check = serving
             .check_calls
             .then(|| ListedCalls::new(children.catalogue()));
-        let own = own_licences(&serving, &books, pubkey)?;
+        let own = own_licences(&serving, &books, &keys)?;
         let catalogue = Arc::clone(&children.catalogue().borrow());
         let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
         let goods = Arc::new(goods);
@@ -69,6 +68,9 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         let transport = wire_up::server_transport(&serving, keys).await?;
         let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
         serve_licences(&serving, &own, &books.licences, &stop).await?;
+        if let Some(own) = own {
+            revocations::publish(own, &transport, &serving.relays, &stop);
+        }
         Outcome::Ok((children, transport, paid, goods))
     };
     let (children, transport, paid, goods) = tokio::select! {
@@ -103,14 +105,14 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
 fn own_licences(
     serving: &Serving,
     books: &wire_up::Books,
-    server: ServerPubkey,
+    keys: &NostrKeys,
 ) -> Outcome<Option<OwnLicences>> {
     let licence = serving.selling.entitling.licence.as_ref();
     if !licence.is_some_and(|licence| licence.own) {
         return Ok(None);
     }
     match &serving.ledger {
-        LedgerPlace::File(file) => OwnLicences::beside(file, server, books).map(Some),
+        LedgerPlace::File(file) => OwnLicences::beside(file, keys, books).map(Some),
         LedgerPlace::Memory => Err(Failure::usage(
             "ledger: licences of our own need a file, where they are remembered",
         )),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::gateway::exit::{Failure, Outcome};
+use crate::gateway::own_licences::Signed;
 use crate::payment::{Amount, Capability, CapabilityPattern, PriceRange, PricedCapability, Unit};
 use crate::wire::method;
 
@@ -36,6 +37,8 @@ pub(super) struct LicenceSale {
     days: u32,
     #[serde(default)]
     covers: Vec<String>,
+    #[serde(default)]
+    public: bool,
     #[serde(default = "buy_licence")]
     tool: String,
 }
@@ -76,6 +79,7 @@ pub(in crate::gateway) struct SaleSettings {
     pub(in crate::gateway) price: PriceRange,
     pub(in crate::gateway) lives: Duration,
     pub(in crate::gateway) covers: Vec<Capability>,
+    pub(in crate::gateway) signed: Signed,
     pub(in crate::gateway) tool: String,
 }
 
@@ -123,6 +127,10 @@ impl LicenceSale {
             lives: days(self.days),
             covers: covers
                 .map_err(|error| Failure::usage(format!("licence_sale.covers: {error}")))?,
+            signed: match self.public {
+                true => Signed::Publicly,
+                false => Signed::Secretly,
+            },
             tool: self.tool.clone(),
         })
     }

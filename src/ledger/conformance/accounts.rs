@@ -1,14 +1,18 @@
 //! Accounts: never overdrawn, never credited twice for one payment, always the sum of their movements.
 
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{AT, LATER, client, entry, event, identity, moved, sats};
+use super::{AT, LATER, client, entry, event, identity, moved, opened, sats};
 use crate::ledger::{
     Applied, BALANCE, Caller, Credit, Drawn, EntryState, Ledger, MovementKind, NewEntry, Opened,
-    Transition,
+    PRICE_META, Transition,
 };
-use crate::payment::{PaymentInteraction, RequestEventId, Unit};
+use crate::payment::{
+    Amount, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, RequestEventId,
+    Settlement, Unit,
+};
 
 /// Runs this part of the suite.
 pub(super) async fn run<L, F, Fut>(make: F)
@@ -24,6 +28,9 @@ where
     what_was_paid_comes_back_once(make().await).await;
     what_was_paid_for_otherwise_is_not_drawn_for(make().await).await;
     accounts_that_nobody_moves_lapse(make().await).await;
+    accounts_in_two_units_do_not_mix(make().await).await;
+    what_was_charged_in_other_money_comes_back_as_it_was_priced(make().await).await;
+    in_whatever_order_things_happen_they_add_up(make().await).await;
 }
 
 fn call(n: u8) -> NewEntry {
@@ -154,7 +161,7 @@ async fn what_was_paid_comes_back_once<L: Ledger>(ledger: Arc<L>) {
 async fn what_was_paid_for_otherwise_is_not_drawn_for<L: Ledger>(ledger: Arc<L>) {
     ledger.credit(top_up(1, 100)).await.unwrap();
     let mut explicit = entry(1, PaymentInteraction::ExplicitGating);
-    super::opened(&*ledger, explicit.clone()).await;
+    opened(&*ledger, explicit.clone()).await;
     explicit.id = event(2);
     let drawn = ledger.draw(explicit, AT).await.unwrap();
     assert!(
@@ -170,4 +177,129 @@ async fn accounts_that_nobody_moves_lapse<L: Ledger>(ledger: Arc<L>) {
     assert_eq!(ledger.expire_accounts(LATER, LATER).await.unwrap(), 1);
     assert_eq!(ledger.expire_accounts(LATER, LATER).await.unwrap(), 0);
     assert_eq!(left(&*ledger).await, 0);
+}
+
+async fn accounts_in_two_units_do_not_mix<L: Ledger>(ledger: Arc<L>) {
+    let cents = |n| Amount::new(n, Unit::USD_CENTS).unwrap();
+    ledger.credit(top_up(1, 100)).await.unwrap();
+    let mut priced_in_cents = call(1);
+    priced_in_cents.amount = cents(7);
+    let drawn = ledger.draw(priced_in_cents.clone(), AT).await.unwrap();
+    assert_eq!(drawn, Drawn::Short);
+    let mut in_cents = top_up(2, 1);
+    in_cents.amount = cents(7);
+    ledger.credit(in_cents).await.unwrap();
+    let drawn = ledger.draw(priced_in_cents, AT).await.unwrap();
+    assert!(matches!(drawn, Drawn::Paid { .. }), "{drawn:?}");
+    assert_eq!(left(&*ledger).await, 100);
+    let account = ledger.account(&client(1), &Unit::USD_CENTS).await.unwrap();
+    assert_eq!(account.unwrap().amount.value(), 0);
+    // A name belongs to one account: what was credited in sats is not credited in cents under the same name, too.
+    let mut again = top_up(1, 1);
+    again.amount = cents(100);
+    let credited = ledger.credit(again).await;
+    assert!(credited.is_err() || credited.unwrap().amount.value() == 0);
+    let mut of_another = top_up(1, 100);
+    of_another.client = client(2);
+    assert!(ledger.credit(of_another).await.is_err());
+    let account = ledger.account(&client(2), &Unit::SATS).await.unwrap();
+    assert!(account.is_none_or(|account| account.amount.value() == 0));
+}
+
+async fn what_was_charged_in_other_money_comes_back_as_it_was_priced<L: Ledger>(ledger: Arc<L>) {
+    let mut converted = entry(1, PaymentInteraction::Transparent);
+    converted.meta = Some(format!(
+        r#"{{"{PRICE_META}": {{"amount": 50, "unit": "usd-cents"}}}}"#
+    ));
+    opened(&*ledger, converted.clone()).await;
+    let payment_request = PaymentRequest::new(
+        converted.pmi.clone(),
+        converted.amount.clone(),
+        PayReq::new("x"),
+        "1",
+    );
+    let issue = Transition::Issue {
+        payment_request,
+        watch_until: LATER,
+    };
+    let settle = Transition::Settle(Settlement::new(converted.amount.clone(), "1"));
+    let claim = Transition::Claim { by: event(1) };
+    moved(&*ledger, event(1), vec![issue, settle, claim]).await;
+    ledger.give_back(&event(1), None, AT).await.unwrap();
+    assert_eq!(left(&*ledger).await, 0);
+    let account = ledger.account(&client(1), &Unit::USD_CENTS).await.unwrap();
+    assert_eq!(account.unwrap().amount.value(), 50);
+}
+
+/// Credits, draws, failures and lapses at random, many of them twice: after each, accounts are what a simple model says, and the
+/// sum of their movements.
+async fn in_whatever_order_things_happen_they_add_up<L: Ledger>(ledger: Arc<L>) {
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    let mut below = |most: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % most
+    };
+    let mut on = 0u64;
+    let (mut credited, mut drawn, mut returned) = (HashSet::new(), HashMap::new(), HashSet::new());
+    for step in 0..1000u64 {
+        match below(10) {
+            0..=2 => {
+                let (n, amount) = (below(500), 1 + below(30));
+                let mut credit = top_up(1, amount);
+                credit.key = format!("top_up:{n}");
+                let account = ledger.credit(credit).await.unwrap();
+                on += if credited.insert(n) { amount } else { 0 };
+                assert_eq!(account.amount.value(), on, "{step}");
+            }
+            3..=6 => {
+                let (n, amount) = (below(400), 1 + below(20));
+                let mut new = call(0);
+                new.id = numbered(n);
+                new.identity = InvocationIdentity::from_bytes(*numbered(n).as_bytes());
+                new.amount = sats(amount);
+                match ledger.draw(new, AT).await.unwrap() {
+                    Drawn::Paid { left, .. } => {
+                        assert!(drawn.insert(n, amount).is_none(), "{step}: twice");
+                        on -= amount;
+                        assert_eq!(left.value(), on, "{step}");
+                    }
+                    Drawn::Short => assert!(on < amount, "{step}"),
+                    Drawn::Refused(_) => assert!(drawn.contains_key(&n), "{step}"),
+                }
+            }
+            7..=8 => {
+                let n = below(400);
+                let back = ledger.give_back(&numbered(n), None, AT).await;
+                match (drawn.get(&n), returned.insert(n)) {
+                    (None, _) => {
+                        assert!(back.is_err(), "{step}");
+                        returned.remove(&n);
+                    }
+                    (Some(amount), true) => on += amount,
+                    (Some(_), false) => {
+                        assert!(matches!(back.unwrap(), Applied::Already(_)), "{step}");
+                    }
+                }
+            }
+            _ if below(8) == 0 => {
+                let at = LATER.plus(std::time::Duration::from_millis(step));
+                ledger.expire_accounts(LATER, at).await.unwrap();
+                // Whatever was moved at `AT` lapses; what lapsed before was moved later.
+                let account = ledger.account(&client(1), &Unit::SATS).await.unwrap();
+                on = account.map_or(0, |account| account.amount.value());
+                assert_eq!(on, 0, "{step}");
+            }
+            _ => {}
+        }
+        assert_eq!(left(&*ledger).await, on, "{step}");
+    }
+    assert!(drawn.len() > 20 && returned.len() > 5, "it was worth it");
+}
+
+fn numbered(n: u64) -> RequestEventId {
+    let mut bytes = [0xEE; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    RequestEventId::from_bytes(bytes)
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Books, MemoryLedger};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, Entry, Movement, MovementKind, NewEntry, Opened,
     Transition,
@@ -69,11 +69,9 @@ impl AccountBooks {
 
     fn credit(&mut self, credit: &Credit) -> Result<Account> {
         let on = self.on(&credit.client, credit.amount.unit());
-        if let (true, Some(account)) = (
-            self.keys.contains(&credit.key),
-            self.account(&credit.client, credit.amount.unit()),
-        ) {
-            return Ok(account.clone());
+        if self.keys.contains(&credit.key) {
+            let account = self.account(&credit.client, credit.amount.unit());
+            return account.cloned().ok_or_else(already_elsewhere);
         }
         let left = on.checked_add(credit.amount.value()).ok_or_else(too_much)?;
         self.move_to(left, credit)
@@ -128,7 +126,7 @@ impl Accounts for MemoryLedger {
         if let Applied::Moved(moved) = &applied {
             accounts.credit(&Credit {
                 client: moved.client,
-                amount: moved.amount.clone(),
+                amount: moved.price(),
                 kind: MovementKind::GivenBack,
                 key: give_back_key(id),
                 at,

@@ -6,7 +6,7 @@ use super::books::Books;
 use super::rows::{self, millis, time};
 use super::{SqliteLedger, failure, moves};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, Movement, MovementKind, NewEntry, OpenLimits,
     Opened, Transition,
@@ -168,8 +168,8 @@ fn put(books: &mut Books, credit: &Credit) -> Result<Account> {
         .and_then(|mut statement| statement.exists([&credit.key]))
         .map_err(|e| failure(&e))?;
     let on = before.as_ref().map_or(0, |account| account.amount.value());
-    if let (true, Some(account)) = (known, before) {
-        return Ok(account);
+    if known {
+        return before.ok_or_else(already_elsewhere);
     }
     let left = on.checked_add(credit.amount.value()).ok_or_else(too_much)?;
     move_to(connection, left, change(left, on)?, credit)
@@ -187,7 +187,7 @@ fn give_back(
             books,
             &Credit {
                 client: entry.client,
-                amount: entry.amount.clone(),
+                amount: entry.price(),
                 kind: MovementKind::GivenBack,
                 key: give_back_key(id),
                 at,

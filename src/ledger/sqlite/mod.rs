@@ -19,7 +19,7 @@ mod writer;
 /// How any SQLite file of this crate is made, opened and complained about.
 pub(crate) mod file {
     pub(crate) use super::failure;
-    pub(crate) use super::schema::{connect, create, into_wal};
+    pub(crate) use super::schema::{connect, create, into_wal, marks};
 }
 
 use std::fmt;

@@ -206,16 +206,19 @@ pub(crate) fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Whose file it is, in which version, and how many tables and indexes it has. Read at once: while another process sets the file
+/// up, the one would be read before that and the other after it.
+pub(crate) fn marks(connection: &Connection) -> Result<(i32, i32, i32)> {
+    const MARKS: &str = "SELECT (SELECT application_id FROM pragma_application_id), \
+         (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)";
+    connection
+        .query_row(MARKS, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .map_err(|e| failure(&e))
+}
+
 /// What the file is; an error if it is somebody else's, damaged, or from a later version.
 fn examine(connection: &Connection) -> Result<Found> {
-    let number = |pragma: &str| {
-        connection
-            .query_row(pragma, [], |row| row.get::<_, i32>(0))
-            .map_err(|e| failure(&e))
-    };
-    let application = number("PRAGMA application_id")?;
-    let version = number("PRAGMA user_version")?;
-    let objects = number("SELECT count(*) FROM sqlite_schema")?;
+    let (application, version, objects) = marks(connection)?;
     match (application, version) {
         (APPLICATION_ID, VERSION) => Ok(Found::Ours),
         (APPLICATION_ID, 1) => Ok(Found::Former),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use nostr::{Event, JsonUtil};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -170,6 +171,21 @@ impl NostrServerTransport {
         self.publish_announcement(PROFILE, content, &[]).await
     }
 
+    /// Publishes an event that was signed elsewhere with this server's key, as JSON: where the server serves, and where it is looked
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`Wire`](crate::ErrorKind::Wire) if it is no such event, [`Transport`](crate::ErrorKind::Transport) if no relay took it.
+    pub async fn publish_signed(&self, json: &str) -> Result<()> {
+        let event = Event::from_json(json)
+            .map_err(|source| Error::wire("it is no signed event").with_source(source))?;
+        if event.pubkey != self.settings.keys().public_key() || event.verify().is_err() {
+            return Err(Error::wire("it is not signed with the key of this server"));
+        }
+        self.publish_everywhere(&event).await
+    }
+
     async fn publish_announcement(&self, kind: u16, content: String, tags: &[Tag]) -> Result<()> {
         if content.len() > MAX_PLAIN_CONTENT {
             let text = format!(
@@ -182,11 +198,15 @@ impl NostrServerTransport {
             .announcer
             .next_time(kind, nostr::Timestamp::now().as_secs());
         let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at));
-        // Where it is looked for, and where it serves; one place is enough.
+        self.publish_everywhere(&event).await
+    }
+
+    /// Where it is looked for, and where it serves; one place is enough.
+    async fn publish_everywhere(&self, event: &Event) -> Result<()> {
         let Some(bootstrap) = &self.bootstrap else {
-            return self.relays.publish(&event).await;
+            return self.relays.publish(event).await;
         };
-        let (own, theirs) = tokio::join!(self.relays.publish(&event), bootstrap.publish(&event));
+        let (own, theirs) = tokio::join!(self.relays.publish(event), bootstrap.publish(event));
         own.or(theirs)
     }
 }

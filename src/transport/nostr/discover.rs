@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use nostr::{Event, Filter, Kind, PublicKey};
+use nostr::{Event, Filter, JsonUtil, Kind, PublicKey};
 use tokio::time::{Instant, timeout_at};
 
 use super::announce::{PROMPTS, RELAY_LIST, RESOURCES, SERVER, TEMPLATES, TOOLS};
@@ -115,6 +115,25 @@ pub async fn find_relays(
         .get(&(author, RELAY_LIST))
         .map(|event| listed_relays(&tags(event)))
         .unwrap_or_default())
+}
+
+/// The events that `author` has published on `relays` under a kind and an identifier (NIP-01, `d`), verified, as JSON.
+///
+/// # Errors
+///
+/// As [`discover`].
+pub async fn find_events(
+    author: &ServerPubkey,
+    (kind, identifier): (u16, &str),
+    relays: &[String],
+    patience: Duration,
+) -> Result<Vec<String>> {
+    let filter = Filter::new()
+        .kind(Kind::from(kind))
+        .author(keys::public_key(author.as_bytes()))
+        .identifier(identifier);
+    let found = collect(relays, filter, patience).await?;
+    Ok(found.iter().map(JsonUtil::as_json).collect())
 }
 
 fn listed_relays(tags: &[Tag]) -> Vec<String> {

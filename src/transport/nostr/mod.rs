@@ -40,7 +40,7 @@ pub use client::{NostrClientBuilder, NostrClientTransport};
 pub use config::{EncryptionMode, GiftWrapMode, ServerInfo};
 #[cfg(feature = "dev-relay")]
 pub use dev_relay::DevRelay;
-pub use discover::{AnnouncedServer, discover, find_relays};
+pub use discover::{AnnouncedServer, discover, find_events, find_relays};
 #[cfg(feature = "testing")]
 pub use fuzzing::read_frame;
 pub use keys::{NostrKeys, parse_server};

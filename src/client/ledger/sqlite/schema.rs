@@ -74,14 +74,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
 
 /// Whether the file is empty; an error if it is somebody else's or from a later version.
 fn examine(connection: &Connection) -> Result<bool> {
-    let number = |pragma: &str| {
-        connection
-            .query_row(pragma, [], |row| row.get::<_, i32>(0))
-            .map_err(|e| file::failure(&e))
-    };
-    let application = number("PRAGMA application_id")?;
-    let version = number("PRAGMA user_version")?;
-    let objects = number("SELECT count(*) FROM sqlite_schema")?;
+    let (application, version, objects) = file::marks(connection)?;
     match (application, version) {
         (APPLICATION_ID, VERSION) => Ok(false),
         (APPLICATION_ID, newer) if newer > VERSION => Err(Error::ledger(format!(

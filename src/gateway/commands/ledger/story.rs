@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::gateway::output::harmless;
-use crate::ledger::{Entry, EntryState, Moment};
+use crate::ledger::{BALANCE, Entry, EntryState, Moment};
 use crate::payment::Timestamp;
 
 /// The story of `entry`, line by line.
@@ -14,9 +14,13 @@ pub(super) fn tell(entry: &Entry) -> Vec<String> {
         format!("  for     {}", harmless(&entry.capability)),
         format!("  by      {}, {}", entry.pmi, lifecycle(entry)),
         format!("  client  {}", entry.client),
-        format!("  offer   until {}", utc(entry.deadline)),
     ];
-    if let Some(until) = entry.watch_until {
+    if !is_drawn(entry) {
+        lines.push(format!("  offer   until {}", utc(entry.deadline)));
+    }
+    if !is_drawn(entry)
+        && let Some(until) = entry.watch_until
+    {
         lines.push(format!("  watched until {}", utc(until)));
     }
     lines.push(String::new());
@@ -58,6 +62,9 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
             because("the request stopped waiting for this payment")
         }
         (_, S::Quoted) => format!("a price was named: {}", entry.amount),
+        (_, S::Issued) if is_drawn(entry) => {
+            "there was enough on the client's account; nobody was asked to pay".to_owned()
+        }
         (_, S::Issued) => "the payment request was made, and the client asked to pay".to_owned(),
         (_, S::Abandoned) => because("given up before the client was asked"),
         (_, S::Expired) => "the offer ended unpaid".to_owned(),
@@ -65,15 +72,24 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
         (Some(S::Expired), S::Settled) => {
             format!("{} came, after the offer had ended", came(entry))
         }
+        (_, S::Settled) if is_drawn(entry) => {
+            format!("{} went off the client's account", came(entry))
+        }
         (_, S::Settled) => format!("{} came", came(entry)),
         (_, S::Claimed) => match note.and_then(|note| note.strip_prefix("by ")) {
             Some(other) => {
                 format!("let through to the server: a later request for the same call, {other}")
             }
+            None if is_drawn(entry) => "let through to the server".to_owned(),
             None => "let through to the server: the request that was asked to pay".to_owned(),
         },
         (_, S::Delivered) => "the server answered, and the answer was written down".to_owned(),
     }
+}
+
+/// Whether it was paid from the client's account.
+fn is_drawn(entry: &Entry) -> bool {
+    entry.pmi.as_str() == BALANCE
 }
 
 fn came(entry: &Entry) -> String {
