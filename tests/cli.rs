@@ -77,11 +77,63 @@ fn a_paid_call_over_three_processes_in_the_clear_and_encrypted() {
             assert!(told.contains(said), "{told}");
         }
     }
+    the_books_add_up(&scratch, &ledger);
     let mut command = scratch.tollkeeper("server");
     command.args(["ledger", "show", "00000000", "--ledger", &ledger]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
+}
+
+/// Three paid calls of 10 sats, added up and written out.
+fn the_books_add_up(scratch: &Scratch, ledger: &str) {
+    let ledger_says = |words: &[&str]| {
+        let mut command = scratch.tollkeeper("server");
+        command.args(["ledger"]).args(words);
+        command.args(["--ledger", ledger]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let report = ledger_says(&["report", "--json", "--by", "capability,client,rail,day"]);
+    let lines: Vec<Value> = report
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let total = lines.iter().find(|line| line["event"] == "total").unwrap();
+    let expected = [
+        ("payments", 3),
+        ("amount", 30),
+        ("delivered", 3),
+        ("owed", 0),
+    ];
+    for (figure, value) in expected {
+        assert_eq!(total[figure], value, "{report}");
+    }
+    let group = lines
+        .iter()
+        .find(|line| line["event"] == "revenue")
+        .unwrap();
+    assert_eq!(
+        (&group["capability"], &group["rail"]),
+        (&json!("tool:add"), &json!("fake"))
+    );
+    assert_eq!(group["day"].as_str().map(str::len), Some(10));
+    assert!(ledger_says(&["report"]).contains("30 sats  3 payments, 3 delivered"));
+    assert!(ledger_says(&["report", "--until", "2020-01-01"]).contains("nothing has come in"));
+    let exported = ledger_says(&["export"]);
+    assert_eq!(exported.lines().count(), 3);
+    for line in exported.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["state"], &line["rail"]),
+            (&json!("delivered"), &json!("fake"))
+        );
+        assert!(line["reference"].is_string() && line["delivered_at"].is_string());
+    }
+    let csv = ledger_says(&["export", "--format", "csv"]);
+    assert_eq!(csv.lines().count(), 4);
+    assert!(csv.starts_with("id,quoted_at,state,"));
 }
 
 #[test]

@@ -22,7 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("relays", &["error"]),
     ("transport", &["relays", "wire", "payment", "error"]),
     ("rails", &["relays", "payment", "error"]),
-    ("entitlement", &["payment", "ledger", "error"]),
+    // What is bought from a rail entitles: `entitlement/stripe/` asks it who has paid.
+    ("entitlement", &["rails", "payment", "ledger", "error"]),
     ("gate", &["payment", "wire", "ledger", "transport", "error"]),
     (
         "server",
@@ -93,7 +94,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Modules that know the transports by their traits only.
 const TRAITS_ONLY: &[&str] = &["gate", "server", "client"];
 /// The transports that they must not know.
-const TRANSPORTS: &[&str] = &["nostr", "rmcp", "memory"];
+const TRANSPORTS: &[&str] = &["nostr", "plain", "rmcp", "memory"];
 
 /// Where a vendor crate may be named, as beginnings of paths below `src`. Nowhere else: each can then be exchanged in one
 /// place.
@@ -128,7 +129,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "webpki_roots",
         &["relays/", "rails/http.rs", "entitlement/licence/"],
     ),
-    ("lru", &["transport/nostr/"]),
+    ("lru", &["transport/nostr/", "transport/plain/"]),
     (
         "futures_util",
         &["relays/", "transport/", "rails/", "gateway/"],
@@ -136,14 +137,28 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmcp", &["transport/rmcp", "gateway/"]),
     ("lightning_invoice", &["rails/lightning/"]),
     ("reqwest", &["rails/", "entitlement/licence/"]),
-    ("hmac", &["entitlement/licence/"]),
-    ("base64", &["entitlement/licence/"]),
+    (
+        "hmac",
+        &[
+            "entitlement/licence/",
+            "rails/stripe/",
+            "transport/plain/",
+            "wire/mpp/",
+        ],
+    ),
+    ("base64", &["entitlement/licence/", "wire/mpp/"]),
     ("rusqlite", &["ledger/sqlite", "client/ledger/sqlite"]),
     ("serde_json_canonicalizer", &["wire/"]),
     // The memory pair makes event ids, as a relay transport does.
     (
         "sha2",
-        &["wire/", "transport/memory.rs", "entitlement/licence/"],
+        &[
+            "wire/",
+            "transport/memory.rs",
+            "transport/plain/",
+            "entitlement/licence/",
+            "rails/stripe/",
+        ],
     ),
     ("glob", &["payment/"]),
     ("boon", &["gateway/"]),
@@ -152,9 +167,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["gateway/"]),
     ("tracing_subscriber", &["gateway/"]),
     ("rustix", &["gateway/"]),
-    ("hyper", &["gateway/"]),
-    ("hyper_util", &["gateway/"]),
-    ("http_body_util", &["gateway/"]),
+    ("hyper", &["gateway/", "transport/plain/"]),
+    ("hyper_util", &["gateway/", "transport/plain/"]),
+    ("http_body_util", &["gateway/", "transport/plain/"]),
 ];
 
 /// Vendor crates that are at home everywhere.

@@ -7,6 +7,8 @@ mod pace;
 
 #[cfg(feature = "licence")]
 pub mod licence;
+#[cfg(feature = "stripe")]
+pub mod stripe;
 
 pub use clients::{AllowedClients, DeniedClients};
 pub use free_per_day::FreePerDay;

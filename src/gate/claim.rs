@@ -18,7 +18,11 @@ const ASKED_EVERY: Duration = Duration::from_secs(2);
 const ASKED_AT_MOST: usize = 10_000;
 
 /// `entry`, if the claim by `by` that was tried at `at` is what it says: the time tells it from one of another process.
-fn written_after_all(entry: Option<Entry>, by: RequestEventId, at: Timestamp) -> Option<Entry> {
+pub(super) fn written_after_all(
+    entry: Option<Entry>,
+    by: RequestEventId,
+    at: Timestamp,
+) -> Option<Entry> {
     entry.filter(|entry| {
         entry.state == EntryState::Claimed
             && entry.claimed_by == Some(by)
@@ -93,21 +97,27 @@ impl Gate {
 
     /// Looks one payment up out of turn and writes down what is learned. `true` if it is paid.
     pub(super) async fn ask_again(self: &Arc<Self>, entry: &Entry) -> Result<bool> {
+        Ok(self.whether_paid(entry).await? == Some(true))
+    }
+
+    /// The same, which tells "not paid" from "nobody knows": the wallet was asked just now, or cannot tell.
+    pub(super) async fn whether_paid(self: &Arc<Self>, entry: &Entry) -> Result<Option<bool>> {
         if !self.may_ask_again(entry.id) {
-            return Ok(false);
+            return Ok(None);
         }
         let Some(request) = entry.payment_request.clone() else {
-            return Ok(false);
+            return Ok(Some(false));
         };
         let Some(processor) = self.processor(&entry.pmi).cloned() else {
-            return Ok(false);
+            return Ok(None);
         };
         match look_up(processor, request, self.settings.processor_timeout).await {
             SettlementStatus::Settled(settlement) => {
                 self.settled(entry.id, &entry.amount, settlement).await?;
-                Ok(true)
+                Ok(Some(true))
             }
-            _ => Ok(false),
+            SettlementStatus::Unknown => Ok(None),
+            _ => Ok(Some(false)),
         }
     }
 

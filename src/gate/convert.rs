@@ -20,13 +20,14 @@ const TARGET: Unit = Unit::SATS;
 /// A rate from further in the future than this was seen by a clock that is wrong, and nobody knows how old it is.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// Whether `processor` can charge a price in `unit`, by itself or at a rate.
+/// Whether `processor` can charge `amount`, by itself or at a rate.
 pub(crate) fn can_charge(
     processor: &dyn PaymentProcessor,
     rates: Option<&dyn RateSource>,
-    unit: &Unit,
+    amount: &Amount,
 ) -> bool {
-    processor.accepts(unit)
+    let unit = amount.unit();
+    processor.can_charge(amount)
         || (processor.accepts(&TARGET) && rates.is_some_and(|rates| rates.covers(unit, &TARGET)))
 }
 

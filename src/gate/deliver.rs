@@ -10,10 +10,13 @@ use super::Gate;
 use super::log::log_money;
 use super::open_calls::OpenCall;
 use super::price_list::Listed;
+use super::resolve_price::guarded;
+use super::write_later::Unwritten;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{Applied, Entry, Transition};
-use crate::payment::{CapabilityPattern, OnFailure, RequestEventId};
+use crate::ledger::{Applied, Entry, GiveBack, Transition};
+use crate::payment::{CapabilityPattern, Delivery, OnFailure, RequestEventId};
 use crate::transport::{Outbound, ReplyTo};
+use crate::wire::mpp::with_receipt;
 use crate::wire::{CapTag, ErrorObject, Message, Response, SERVER_ERROR_CODE, Tag, method};
 
 /// The most `cap` tags on one list response: a longer one would not fit into an event.
@@ -37,15 +40,25 @@ impl Gate {
         };
         let mut tags = self.tags_for(&call, response);
         outbound.tags.append(&mut tags);
+        self.describe(&call, &mut outbound);
         let Some(entry) = call.paid_by else {
-            self.open_calls.remove(&to.event);
+            // Taken out before: of two answers one is counted.
+            if self.open_calls.remove(&to.event).is_some() {
+                self.tell_cover(to, &call, &outbound).await;
+            }
             self.list_what_is_left(&call, &mut outbound).await;
             return self.send_free(to, &call, outbound).await;
         };
+        if let Some(receipt) = &call.receipt {
+            outbound.message = with_receipt(outbound.message, receipt);
+        }
         if outbound.handler_lost {
             match self.on_failure(&entry).await {
                 OnFailure::Keep => self.finish(&entry, &outbound.message).await,
-                OnFailure::Credit => self.give_back(&entry, &outbound.message).await,
+                // An account of nobody in particular would be nobody's.
+                OnFailure::Credit if !call.bearer => {
+                    self.give_back(&entry, &outbound.message).await
+                }
                 _ => self.restore(&entry, "the handler was lost").await,
             }
             self.open_calls.remove(&to.event);
@@ -57,9 +70,46 @@ impl Gate {
             self.open_calls.remove(&to.event);
             return self.transport.send(to, too_large(&call, true)).await;
         }
-        self.finish(&entry, &outbound.message).await;
+        match self.unused(&entry, &outbound.message).await {
+            None => self.finish(&entry, &outbound.message).await,
+            Some(unused) => self.finish_metered(&entry, &outbound.message, unused).await,
+        }
         self.open_calls.remove(&to.event);
         self.transport.send(to, outbound).await
+    }
+
+    /// Tells the entitlement that covered `call`, if it wants to know, that it has succeeded.
+    async fn tell_cover(&self, to: &ReplyTo, call: &OpenCall, outbound: &Outbound) {
+        let (Some(covered), Message::Response(response)) = (&call.covered, &outbound.message)
+        else {
+            return;
+        };
+        let Some(result) = response.result().filter(|result| succeeded(call, result)) else {
+            return;
+        };
+        if outbound.handler_lost {
+            return;
+        }
+        let delivery = Delivery {
+            event: to.event,
+            client: call.client,
+            memo: covered.memo.clone(),
+            result: result.to_owned(),
+            at: self.clock.now(),
+        };
+        let covered = Arc::clone(covered);
+        let told = guarded(
+            self.settings.entitlement_timeout,
+            "an entitlement that counts",
+            async move { covered.by.delivered(&delivery).await },
+        )
+        .await;
+        if let Err(error) = told {
+            tracing::error!(
+                request_event_id = %to.event, error = &error as &dyn std::error::Error,
+                "it could not be told that a call has succeeded"
+            );
+        }
     }
 
     async fn send_free(&self, to: &ReplyTo, call: &OpenCall, outbound: Outbound) -> Result<()> {
@@ -90,7 +140,7 @@ impl Gate {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a delivery could not be written down; it is tried again"
                 );
-                self.write_later(*entry, deliver);
+                self.write_later(*entry, Unwritten::Move(deliver));
             }
         }
     }
@@ -106,24 +156,28 @@ impl Gate {
             .map_or_else(OnFailure::default, |entry| entry.on_failure)
     }
 
-    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written, the right to the call
-    /// comes back at the next start.
-    async fn give_back(&self, entry: &RequestEventId, message: &Message) {
+    /// Ends the call, and puts what was paid for it onto the client's account. If that cannot be written now, it is
+    /// when it can be.
+    async fn give_back(self: &Arc<Self>, entry: &RequestEventId, message: &Message) {
         let json = message.to_json();
         let response = (json.len() <= self.settings.stored_response_bytes).then_some(json);
-        match self
-            .ledger
-            .give_back(entry, response, self.clock.now())
-            .await
-        {
+        let back = GiveBack {
+            response,
+            unused: None,
+        };
+        let now = self.clock.now();
+        match self.ledger.give_back(entry, back.clone(), now).await {
             Ok(Applied::Moved(entry)) => {
                 log_money(&entry, "failed; what was paid is on the client's account");
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(
-                %entry, error = &error as &dyn std::error::Error,
-                "what was paid for a failed call could not be given back; the next start restores the call"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    %entry, error = &error as &dyn std::error::Error,
+                    "what was paid for a failed call could not be given back; it is tried again"
+                );
+                self.write_later(*entry, Unwritten::GiveBack(back));
+            }
         }
     }
 
@@ -203,6 +257,19 @@ impl Gate {
         capability.name = CapabilityPattern::literal(name);
         CapTag::new(&capability, &entry.price).into_iter().collect()
     }
+}
+
+/// Whether the handler did what was asked. A tool may say as a result that it failed.
+fn succeeded(call: &OpenCall, result: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct ToolResult {
+        #[serde(rename = "isError", default)]
+        is_error: bool,
+    }
+    if call.method != method::TOOLS_CALL {
+        return true;
+    }
+    serde_json::from_str::<ToolResult>(result.get()).is_ok_and(|result| !result.is_error)
 }
 
 /// `private://{id}/x` → `private://*/x`.

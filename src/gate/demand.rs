@@ -3,10 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::Gate;
+use super::challenge::Challenged;
 use super::negotiate::Negotiated;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, EntryState};
 use crate::payment::Timestamp;
 use crate::transport::{Outbound, ReplyTo};
+use crate::wire::mpp::{Problem, with_challenges};
 use crate::wire::{
     ENTITLEMENTS_KEY, ErrorObject, PaymentNotification, PaymentOption, PaymentPendingData,
     PaymentRequiredData, PaymentRequiredParams, RequestId, Response, Tag,
@@ -36,8 +38,18 @@ impl Gate {
         let options = option(entry, self.clock.now()).into_iter().collect();
         let mut data = PaymentRequiredData::new(options);
         data.entitlements = entitlements(entry);
-        self.answer_gated(id, reply_to, &data.to_error(), negotiated)
-            .await;
+        let challenges = match negotiated.challenged {
+            Challenged::No => Vec::new(),
+            _ => self.challenges_for(entry, negotiated.bearer),
+        };
+        let error = match negotiated.failed {
+            Some(problem) => problem.with_offer(&data, &challenges),
+            None => {
+                with_challenges(&mut data, &challenges);
+                data.to_error()
+            }
+        };
+        self.answer_gated(id, reply_to, &error, negotiated).await;
     }
 
     /// Answers `-32043` and repeats the option that is still open: the client may have lost the first answer (N-85).
@@ -48,6 +60,19 @@ impl Gate {
         entry: &Entry,
         negotiated: Negotiated,
     ) {
+        if self.is_charge(entry) {
+            // There is nothing that anybody could pay.
+            return self
+                .answer_gated(id, reply_to, &Problem::Unsettled.to_error(None), negotiated)
+                .await;
+        }
+        let offered = entry.state == EntryState::Issued;
+        if offered && (negotiated.challenged == Challenged::Only || negotiated.failed.is_some()) {
+            // Clients that pay by challenge do not wait: they are told the same offer again.
+            return self
+                .answer_payment_required(id, reply_to, entry, negotiated)
+                .await;
+        }
         let options = option(entry, self.clock.now()).into_iter().collect();
         self.answer_gated(
             id,

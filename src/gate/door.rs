@@ -1,8 +1,8 @@
 //! The order at the door.
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
-//! current state again; an entitlement covers it → forwarded; an authorization → claimed and forwarded; else a price is
-//! named.
+//! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
+//! → claimed and forwarded; else a price is named.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use crate::error::Result;
 use crate::ledger::Caller;
 use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
+use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
-    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request, method,
-    take_tokens,
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
+    RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// Something to do beside the door. Boxed where it is made: handed from function to function, and through the stages of a task,
@@ -40,12 +41,20 @@ pub(super) struct Knock {
     pub(super) shown: Shown,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
+    /// It was here before, whatever came of it.
+    pub(super) known: bool,
     /// It was answered before, and not just now: somebody may be replaying it, so it does not touch what a newer request
     /// has paid for (D-12).
     pub(super) replayed: bool,
 }
 
 impl Knock {
+    /// The same, offered the call after a credential that nothing was paid for.
+    pub(super) fn after(mut self: Box<Self>, problem: Problem) -> Box<Self> {
+        self.negotiated.failed = Some(problem);
+        self
+    }
+
     pub(super) fn caller(&self) -> Caller {
         Caller::new(
             self.origin.client,
@@ -75,8 +84,9 @@ impl Gate {
         mut notification: Notification,
         mut origin: Origin,
     ) {
-        // A licence is not for the handler.
+        // A licence is not for the handler, nor is a proof of payment.
         (notification.params, _) = take_tokens(notification.params);
+        (notification.params, _) = take_credential(notification.params);
         origin.tokens.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
@@ -98,9 +108,10 @@ impl Gate {
     async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
         let shown = self.presented.take(&mut request, &mut origin, now);
-        let negotiated =
+        let mut negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
+        self.negotiate_challenges(&mut negotiated, &request, &origin);
         match match_price(&self.prices, &request, &origin) {
             PriceMatch::Free if !is_fresh(origin.created_at, now) => {
                 self.refuse_stale(request, origin).await
@@ -108,6 +119,12 @@ impl Gate {
             PriceMatch::Free => {
                 if self.first_time(&origin) {
                     self.forward(request, origin, negotiated, None).await;
+                } else if origin.answers_only {
+                    let gate = Arc::clone(self);
+                    self.in_a_task(Box::pin(async move {
+                        gate.refuse_repeated(&request.id, &origin).await
+                    }))
+                    .await;
                 }
             }
             PriceMatch::Refused(why) => {
@@ -132,6 +149,17 @@ impl Gate {
                 }))
                 .await;
             }
+            PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
+                let gate = Arc::clone(self);
+                self.in_a_task(Box::pin(async move {
+                    let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
+                                own with each request (Authorization: Bearer …, at least 16 characters)";
+                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
+                    gate.answer_error(&request.id, &origin.reply_to, &error)
+                        .await;
+                }))
+                .await;
+            }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Box::new(Knock {
                     request,
@@ -141,6 +169,7 @@ impl Gate {
                     invocation,
                     shown,
                     refusal: None,
+                    known: false,
                     replayed: false,
                 });
                 // Before the next message is taken in: it may be the cancellation.
@@ -192,7 +221,11 @@ impl Gate {
             || !self
                 .knocked
                 .first_time(knock.origin.event, self.clock.now());
+        knock.known = known;
         knock.replayed = known && !self.is_a_retry(&knock);
+        let Some(knock) = Box::pin(self.present(knock)).await? else {
+            return Ok(());
+        };
         let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
@@ -208,6 +241,10 @@ impl Gate {
         if let Some(refusal) = &knock.refusal {
             return Box::pin(self.refuse_call(&knock, refusal)).await;
         }
+        if !knock.listed.by_call {
+            let refusal = Refusal::new(SERVER_ERROR_CODE, "Not for sale by the call");
+            return Box::pin(self.refuse_call(&knock, &refusal)).await;
+        }
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
                 Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
@@ -222,6 +259,8 @@ impl Gate {
                         request, origin, ..
                     } = *knock;
                     self.forward(request, origin, knock.negotiated, None).await;
+                } else {
+                    self.refuse_repeated(&knock.request.id, &knock.origin).await;
                 }
                 Ok(())
             }
@@ -250,6 +289,17 @@ impl Gate {
             self.scribe.note(origin.event, now);
         }
         first
+    }
+
+    /// Says that a request was answered before, where its client cannot have that answer any more but by asking anew. Over relays a
+    /// repetition may be anybody's, and is passed over in silence.
+    pub(super) async fn refuse_repeated(&self, id: &RequestId, origin: &Origin) {
+        if !origin.answers_only {
+            return;
+        }
+        let text = "this request was answered before, and nothing was paid for it; use a new id";
+        let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+        self.answer_error(id, &origin.reply_to, &error).await;
     }
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {

@@ -6,7 +6,7 @@ use super::Gate;
 use super::log::log_money;
 use crate::error::Result;
 use crate::ledger::{Applied, Transition};
-use crate::payment::RequestEventId;
+use crate::payment::{PaymentHappening, RequestEventId};
 use crate::transport::Inbound;
 use crate::wire::Message;
 
@@ -26,6 +26,7 @@ impl Gate {
         let waiting = self.waiting.take(&id);
         if let Applied::Moved(entry) = applied {
             log_money(&entry, "offer ended unpaid");
+            self.observe(PaymentHappening::Failed, &entry, "expired");
             if let Some(Inbound {
                 message: Message::Request(request),
                 origin,

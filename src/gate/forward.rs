@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use super::Gate;
+use super::challenge::Challenged;
 use super::door::Knock;
 use super::log::log_money;
 use super::negotiate::Negotiated;
-use super::open_calls::OpenCall;
+use super::open_calls::{Covered, OpenCall, Paid};
+use super::write_later::Unwritten;
 use crate::error::Result;
 use crate::ledger::{Entry, Transition};
 use crate::payment::RequestEventId;
@@ -25,7 +27,7 @@ impl Gate {
             knock.request,
             knock.origin,
             knock.negotiated,
-            Some(entry.id),
+            Some(entry.id.into()),
         )
         .await;
         Ok(())
@@ -44,23 +46,51 @@ impl Gate {
             effective: entry.interaction,
             refused: false,
             disclose: None,
+            bearer: false,
+            challenged: Challenged::No,
+            failed: None,
         };
-        self.forward(request, origin, negotiated, Some(entry.id))
+        self.forward(request, origin, negotiated, Some(entry.id.into()))
             .await;
     }
 
-    /// Forwards `request` to the handler, once: `paid_by` is the entry that was claimed for it, `None` if it is free or
+    /// Forwards `request` to the handler, once: `paid` names the entry that was claimed for it, `None` if it is free or
     /// waived. If the handler cannot take it, a paid request gets its right back and the client is told.
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request,
-        mut origin: Origin,
+        origin: Origin,
         negotiated: Negotiated,
-        paid_by: Option<RequestEventId>,
+        paid: Option<Paid>,
     ) {
+        self.forward_as((request, origin), negotiated, paid, None)
+            .await;
+    }
+
+    /// Forwards a request that need not be paid for; `covered` wants to hear if it succeeds.
+    pub(super) async fn forward_covered(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        negotiated: Negotiated,
+        covered: Option<Arc<Covered>>,
+    ) {
+        self.forward_as((request, origin), negotiated, None, covered)
+            .await;
+    }
+
+    async fn forward_as(
+        self: &Arc<Self>,
+        (request, mut origin): (Request, Origin),
+        negotiated: Negotiated,
+        paid: Option<Paid>,
+        covered: Option<Arc<Covered>>,
+    ) {
+        let paid_by = paid.as_ref().map(|paid| paid.entry);
         origin.paid_by = paid_by;
         let (id, reply_to) = (request.id.clone(), origin.reply_to.clone());
-        let call = OpenCall::new(&request, &origin, paid_by, negotiated.disclose);
+        let mut call = OpenCall::new(&request, &origin, paid, negotiated.disclose);
+        call.covered = covered;
         let taken = self.open_calls.insert(origin.event, call)
             && self
                 .hand_over(Inbound::new(self.injected(request, &origin).into(), origin))
@@ -104,7 +134,7 @@ impl Gate {
                 tracing::error!(
                     %entry, error = &error as &dyn std::error::Error, "a payment could not be restored; it is tried again"
                 );
-                self.write_later(*entry, restore);
+                self.write_later(*entry, Unwritten::Move(restore));
             }
         }
     }

@@ -8,7 +8,7 @@ use super::door::Knock;
 use super::log::log_money;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{PaymentInteraction, PaymentProcessor, PaymentRequest};
+use crate::payment::{PaymentHappening, PaymentInteraction, PaymentProcessor, PaymentRequest};
 use crate::transport::Inbound;
 
 /// How long the watch of a payment waits for the demand to be out.
@@ -75,6 +75,7 @@ impl Gate {
     /// Parks the request (transparent), asks for the money, and watches for it.
     async fn offer(self: &Arc<Self>, knock: Box<Knock>, entry: Entry) -> Result<()> {
         log_money(&entry, "payment requested");
+        self.observe(PaymentHappening::Created, &entry, "");
         let (id, reply_to, negotiated) = (
             knock.request.id.clone(),
             knock.origin.reply_to.clone(),

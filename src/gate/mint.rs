@@ -22,7 +22,7 @@ impl Gate {
             entry.idempotency_key(),
             entry.amount.clone(),
             entry.description.clone(),
-            self.settings.payment_ttl,
+            entry.deadline.since(entry.quoted_at),
         );
         let asked = Arc::clone(processor);
         let made = guarded(

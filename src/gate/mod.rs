@@ -13,6 +13,7 @@ mod waiting;
 mod waive;
 
 // A price is named and asked for.
+mod challenge;
 mod convert;
 mod demand;
 mod draw;
@@ -26,14 +27,18 @@ mod resolve_price;
 // The money comes, or does not.
 mod cancel;
 mod claim;
+mod credential;
 mod expire;
+mod mandate;
 mod settle;
 mod watch;
 
 // The call is served, or refused.
 mod deliver;
+mod describe;
 mod forward;
 mod left;
+mod metered;
 mod open_calls;
 mod refuse;
 mod write_later;
@@ -43,6 +48,7 @@ mod free_calls;
 mod housekeep;
 
 mod log;
+mod observe;
 mod recover;
 
 /// The locks of what is shared; [`interleavings`] puts others in their place.
@@ -61,10 +67,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::challenge::ChallengeIssuer;
+use self::challenge::Declared;
 pub(crate) use self::convert::can_charge;
 use self::free_calls::FreeCallLog;
 use self::journal::{Journal, Scribe};
 use self::negotiate::Modes;
+use self::observe::Observers;
 use self::open_calls::OpenCalls;
 use self::presented::Presented;
 pub use self::price_list::{Listed, PriceList};
@@ -73,8 +82,8 @@ use self::waiting::Waiting;
 use self::watch::Watcher;
 use crate::ledger::{Ledger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, Margin, PaymentInteractionPolicy, PaymentProcessor, RateSource,
-    RequestEventId, ResolvePrice, Timestamp,
+    CheckCall, Clock, Entitlement, Margin, PaymentInteractionPolicy, PaymentObserver,
+    PaymentProcessor, RateSource, RequestEventId, ResolvePrice, Timestamp,
 };
 use crate::transport::{Inbound, ServerTransport};
 
@@ -127,6 +136,9 @@ pub struct GateSettings {
     pub stored_response_bytes: usize,
     /// Whether handlers see who calls, as `params._meta.clientPubkey` (CEP-16).
     pub inject_client_pubkey: bool,
+    /// Whether a client that declared that it pays by challenge, and said nothing of CEP-8, is asked to pay by an answer rather
+    /// than by notifications, which it would not understand.
+    pub challenges_imply_gating: bool,
 }
 
 impl Default for GateSettings {
@@ -151,6 +163,7 @@ impl Default for GateSettings {
             // As much as a transport carries in pieces: what was paid for can be had again.
             stored_response_bytes: 16 * 1024 * 1024,
             inject_client_pubkey: false,
+            challenges_imply_gating: true,
         }
     }
 }
@@ -177,6 +190,10 @@ pub struct GateParts {
     pub processors: Vec<Arc<dyn PaymentProcessor>>,
     /// What prices in other money are worth in sats.
     pub rates: Option<Arc<dyn RateSource>>,
+    /// How offers are put as challenges, if they are.
+    pub challenges: Option<ChallengeIssuer>,
+    /// Who hears of payments.
+    pub observers: Vec<Arc<dyn PaymentObserver>>,
     /// The books.
     pub ledger: Arc<dyn Ledger>,
     /// Where requests come from.
@@ -195,6 +212,7 @@ pub struct Gate {
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
+    challenges: Option<ChallengeIssuer>,
     ledger: Arc<dyn Ledger>,
     transport: Arc<dyn ServerTransport>,
     clock: Arc<dyn Clock>,
@@ -211,12 +229,16 @@ pub struct Gate {
     presented: Presented,
     /// Why calls were free, on its way to the ledger.
     free_calls: FreeCallLog,
+    /// Who hears of payments.
+    observers: Observers,
     /// Has them written down.
     scribe: Scribe,
     /// Priced requests that have knocked: a replay of one does not get at an authorization (T-27).
     knocked: Journal,
     /// The payment interaction that each session is in.
     modes: Modes,
+    /// The sessions that pay by challenge.
+    declared: Declared,
     /// When payments were last asked about out of turn.
     asked: Mutex<HashMap<RequestEventId, Timestamp>>,
     /// How fast each client asks for offers.
@@ -240,6 +262,7 @@ impl Gate {
         let (scribe, let_in) = Scribe::new();
         let (watcher, watched) = watch::start(&parts, &tasks, &closing);
         let free_calls = free_calls::start(Arc::clone(&parts.ledger), &tasks, &closing);
+        let observers = observe::start(parts.observers, &tasks, &closing);
         let gate = Arc::new(Self {
             prices: parts.prices,
             resolver: parts.resolver,
@@ -247,6 +270,7 @@ impl Gate {
             entitlements: parts.entitlements,
             processors: parts.processors,
             rates: parts.rates,
+            challenges: parts.challenges,
             ledger: parts.ledger,
             transport: parts.transport,
             clock: parts.clock,
@@ -257,9 +281,11 @@ impl Gate {
             journal: Journal::default(),
             presented: Presented::default(),
             free_calls,
+            observers,
             scribe,
             knocked: Journal::default(),
             modes: Modes::default(),
+            declared: Declared::default(),
             asked: Mutex::default(),
             pace: Pace::default(),
             watcher,

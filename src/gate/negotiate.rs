@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::challenge::{Challenged, Failed};
 use super::journal::is_fresh;
 use crate::payment::{ClientPubkey, PaymentInteraction, PaymentInteractionPolicy, Timestamp};
 use crate::transport::Origin;
@@ -31,6 +32,12 @@ pub(super) struct Negotiated {
     pub(super) refused: bool,
     /// What the response must disclose (N-41, N-48).
     pub(super) disclose: Option<PaymentInteraction>,
+    /// Whoever holds a proof of its client may use it.
+    pub(super) bearer: bool,
+    /// What challenges are to its session.
+    pub(super) challenged: Challenged,
+    /// It came with a credential that paid for nothing: the offer says so.
+    pub(super) failed: Failed,
 }
 
 impl Modes {
@@ -75,6 +82,9 @@ impl Modes {
             effective,
             refused,
             disclose,
+            bearer: origin.bearer,
+            challenged: Challenged::No,
+            failed: None,
         }
     }
 }
@@ -166,7 +176,10 @@ mod tests {
             Negotiated {
                 effective: Transparent,
                 refused: true,
-                disclose: Some(Transparent)
+                disclose: Some(Transparent),
+                bearer: false,
+                challenged: Challenged::No,
+                failed: None,
             }
         );
     }

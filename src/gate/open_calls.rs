@@ -1,14 +1,51 @@
 //! What the handler is working on, so that its answers find their entry, their tags and their client.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId};
+use serde_json::Value;
+
+use crate::payment::{ClientPubkey, Entitlement, PaymentInteraction, RequestEventId};
 use crate::transport::Origin;
+use crate::wire::mpp::Receipt;
 use crate::wire::{Request, RequestId};
 
 /// The most free calls that may be open. Paid ones are not counted: each was let in by the ledger.
 const MOST_FREE: usize = 10_000;
+
+/// What paid for a call.
+#[derive(Debug)]
+pub(super) struct Paid {
+    /// The entry that was claimed for it.
+    pub(super) entry: RequestEventId,
+    /// What its result carries, if it was paid for by a credential.
+    pub(super) receipt: Option<Box<Receipt>>,
+}
+
+impl Paid {
+    pub(super) fn with_receipt(entry: RequestEventId, receipt: Receipt) -> Self {
+        Self {
+            entry,
+            receipt: Some(Box::new(receipt)),
+        }
+    }
+}
+
+impl From<RequestEventId> for Paid {
+    fn from(entry: RequestEventId) -> Self {
+        Self {
+            entry,
+            receipt: None,
+        }
+    }
+}
+
+/// What wants to hear when a call has succeeded that it covered.
+#[derive(Debug)]
+pub(super) struct Covered {
+    pub(super) by: Arc<dyn Entitlement>,
+    pub(super) memo: Value,
+}
 
 /// One forwarded request.
 #[derive(Debug, Clone)]
@@ -18,23 +55,32 @@ pub(super) struct OpenCall {
     pub(super) method: String,
     /// The entry that was claimed for it.
     pub(super) paid_by: Option<RequestEventId>,
+    /// What its result carries.
+    pub(super) receipt: Option<Box<Receipt>>,
+    /// Nobody vouches for who its client is, so nothing can be kept for it but the right to the call.
+    pub(super) bearer: bool,
     /// What its response must say about the payment interaction.
     pub(super) disclose: Option<PaymentInteraction>,
+    /// Who wants to hear that it has succeeded.
+    pub(super) covered: Option<Arc<Covered>>,
 }
 
 impl OpenCall {
     pub(super) fn new(
         request: &Request,
         origin: &Origin,
-        paid_by: Option<RequestEventId>,
+        paid: Option<Paid>,
         disclose: Option<PaymentInteraction>,
     ) -> Self {
         Self {
             client: origin.client,
             id: request.id.clone(),
             method: request.method.clone(),
-            paid_by,
+            bearer: origin.bearer,
+            paid_by: paid.as_ref().map(|paid| paid.entry),
+            receipt: paid.and_then(|paid| paid.receipt),
             disclose,
+            covered: None,
         }
     }
 }

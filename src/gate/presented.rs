@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::journal::is_fresh;
 use crate::payment::{BearerToken, ClientPubkey, Timestamp};
 use crate::transport::Origin;
+use crate::wire::mpp::take_credential;
 use crate::wire::{Request, method, take_tokens};
 
 /// The most sessions that are remembered. Whoever comes beyond that presents a token with each call.
@@ -22,17 +25,32 @@ pub(super) struct Presented {
 }
 
 /// What counts for one request.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Shown {
     pub(super) tokens: Vec<BearerToken>,
     /// Something was presented where others could read it.
     pub(super) exposed: bool,
+    /// A proof of payment, as it came.
+    pub(super) credential: Option<Value>,
+    /// It came where others could read it.
+    pub(super) credential_exposed: bool,
+}
+
+/// Leaves the credential out: it holds a proof of payment.
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown")
+            .field("tokens", &self.tokens.len())
+            .field("credential", &self.credential.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Presented {
     /// Takes what is presented out of `request` and its origin.
     pub(super) fn take(&self, request: &mut Request, origin: &mut Origin, now: Timestamp) -> Shown {
         let (params, mut tokens) = take_tokens(request.params.take());
+        let (params, credential) = take_credential(params);
         request.params = params;
         tokens.append(&mut origin.tokens);
         tokens.truncate(BearerToken::MOST);
@@ -52,7 +70,12 @@ impl Presented {
         if tokens.is_empty() && !begins {
             tokens = self.of_session(origin, now);
         }
-        Shown { tokens, exposed }
+        Shown {
+            tokens,
+            exposed,
+            credential_exposed: credential.is_some() && !origin.confidential,
+            credential,
+        }
     }
 
     fn remember(&self, client: ClientPubkey, tokens: &[BearerToken], now: Timestamp) {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::payment::{CapabilityPattern, PricedCapability, Unit, has_unclear_host, spellings};
+use crate::payment::{
+    CapabilityPattern, PriceModel, PricedCapability, Unit, has_unclear_host, spellings,
+};
 use crate::wire::{CapTag, method};
 
 /// Prices by method and name.
@@ -16,6 +18,7 @@ use crate::wire::{CapTag, method};
 pub struct PriceList {
     entries: Vec<Arc<PricedCapability>>,
     methods: HashMap<String, MethodPrices>,
+    metered: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -61,6 +64,7 @@ impl PriceList {
                 .entry(entry.capability.method.clone())
                 .or_default();
             prices.add(&entry)?;
+            list.metered |= matches!(entry.model, PriceModel::Metered(_));
             list.entries.push(entry);
         }
         for prices in list.methods.values_mut() {
@@ -129,6 +133,12 @@ impl PriceList {
             return Listed::Ambiguous;
         }
         found.map_or(Listed::Free, |entry| Listed::Priced(Arc::clone(entry)))
+    }
+
+    /// Whether anything is priced by what it uses.
+    #[must_use]
+    pub const fn has_metered(&self) -> bool {
+        self.metered
     }
 
     /// The `cap` tags of all named entries, in order.

@@ -1,15 +1,21 @@
 //! The price is known: write the entry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::Gate;
+use super::challenge::Challenged;
 use super::door::Knock;
 use crate::error::Result;
-use crate::ledger::{Entry, NewEntry, Opened};
+use crate::ledger::{Entry, EntryState, NewEntry, Opened};
 use crate::payment::{PaymentInteraction, Pmi, Quote};
 use crate::wire::{ENTITLEMENTS_KEY, Message};
+
+/// How soon it is looked again whether a payment request has been made.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Gate {
     /// Offers `knock` for the quoted price.
@@ -20,7 +26,11 @@ impl Gate {
         if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(());
         }
-        let Some(processor) = self.pick_processor(&knock.origin.pmis, quote.amount.unit()) else {
+        let Some(processor) = self.pick_processor(
+            &knock.origin.pmis,
+            knock.negotiated.effective,
+            &quote.amount,
+        ) else {
             self.refuse_pmi(&knock, &quote.amount).await;
             return Ok(());
         };
@@ -77,14 +87,36 @@ impl Gate {
         self.ledger
             .note_answered(&knock.origin.event, self.clock.now())
             .await?;
+        let made = self.made_soon(knock, entry).await?;
+        let entry = made.as_ref().unwrap_or(entry);
         let (id, reply_to) = (&knock.request.id, &knock.origin.reply_to);
         self.answer_pending(id, reply_to, entry, knock.negotiated)
             .await;
         Ok(())
     }
 
+    /// `entry` as soon as it can be paid, for a client that is told the same offer again rather than to wait: its own payment
+    /// request may be being made right now, for another request.
+    async fn made_soon(&self, knock: &Knock, entry: &Entry) -> Result<Option<Entry>> {
+        if knock.negotiated.challenged != Challenged::Only {
+            return Ok(None);
+        }
+        let mut made = entry.clone();
+        let until = Instant::now() + self.settings.processor_timeout;
+        while made.state == EntryState::Quoted && Instant::now() < until {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            match self.ledger.get(&entry.id).await? {
+                Some(entry) => made = entry,
+                None => break,
+            }
+        }
+        Ok(Some(made))
+    }
+
     pub(super) fn new_entry(&self, knock: &Knock, quote: Quote, pmi: &Pmi) -> NewEntry {
         let now = self.clock.now();
+        let wanted = self.settings.payment_ttl;
+        let stands = self.processor(pmi).map_or(wanted, |p| p.offer_ttl(wanted));
         let interaction = knock.negotiated.effective;
         let description = quote
             .description
@@ -105,7 +137,7 @@ impl Gate {
             meta: told(quote.meta, &knock.invocation.entitlements),
             request,
             route: knock.origin.reply_to.route.clone(),
-            deadline: now.plus(self.settings.payment_ttl),
+            deadline: now.plus(stands),
             quoted_at: now,
         }
     }

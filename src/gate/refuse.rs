@@ -136,7 +136,11 @@ impl Gate {
 
     /// The method that a `payment_rejected` names: the one that would have been used, else the server's first.
     fn refused_processor(&self, knock: &Knock) -> Option<&Arc<dyn PaymentProcessor>> {
-        let picked = self.pick_processor(&knock.origin.pmis, knock.listed.price.unit());
+        let picked = self.pick_processor(
+            &knock.origin.pmis,
+            knock.negotiated.effective,
+            &knock.listed.price.min(),
+        );
         picked.or_else(|| self.processors.first())
     }
 }

@@ -10,7 +10,7 @@ use super::log::log_money;
 use super::watch::Watched;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{Amount, RequestEventId, Settlement};
+use crate::payment::{Amount, PaymentHappening, RequestEventId, Settlement};
 use crate::transport::{Inbound, ReplyTo};
 use crate::wire::{PaymentAcceptedParams, PaymentNotification};
 
@@ -103,6 +103,9 @@ impl Gate {
             }
         };
         self.watcher.forget(applied.entry()).await;
+        if let Applied::Moved(entry) = &applied {
+            self.observe(PaymentHappening::Succeeded, entry, "");
+        }
         match (applied, waiting) {
             (Applied::Moved(entry), Some(inbound)) => Box::pin(self.serve(&entry, inbound)).await,
             (Applied::Moved(entry), None) => {
@@ -111,7 +114,10 @@ impl Gate {
                     "paid after its request stopped waiting; kept as an authorization",
                 );
                 self.detach(&entry).await?;
-                self.accepted(&entry).await;
+                // The name of a charge is no request that the client knows.
+                if !self.is_charge(&entry) {
+                    self.accepted(&entry).await;
+                }
             }
             (Applied::Already(_), _) => {}
             (Applied::Refused(entry), _) => {

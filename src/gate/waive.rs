@@ -6,11 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::Gate;
 use super::door::Knock;
+use super::open_calls::Covered;
 use super::resolve_price::guarded;
 use crate::error::{Error, Result};
 use crate::ledger::FreeCall;
-use crate::payment::{Cover, Entitled, Entitlement, EntitlementClaim, Refusal, WhenUnknown};
-use crate::wire::{ENTITLEMENT_KEY, ErrorObject, SERVER_ERROR_CODE, meta_of, with_meta};
+use crate::payment::{Cover, Entitled, Entitlement, EntitlementClaim, Refusal, Sale, WhenUnknown};
+use crate::transport::Outbound;
+use crate::wire::{
+    ENTITLEMENT_KEY, ErrorObject, Payload, PaymentOption, PaymentPendingData, PaymentRequiredData,
+    Response, SERVER_ERROR_CODE, meta_of, method, raw, with_meta,
+};
 
 impl Gate {
     /// Lets `knock` through if an entitlement covers it. Gives it back if it has to be paid for, or is refused, which it says
@@ -23,18 +28,22 @@ impl Gate {
         mut knock: Box<Knock>,
         answered: bool,
     ) -> Result<Option<Box<Knock>>> {
-        if self.entitlements.is_empty() || !knock.listed.waivable {
+        if self.entitlements.is_empty() {
             return Ok(Some(knock));
         }
-        if self.was_let_through(&knock, answered).await? {
+        let waivable = knock.listed.waivable;
+        if waivable && self.was_let_through(&knock, answered).await? {
+            self.refuse_repeated(&knock.request.id, &knock.origin).await;
             return Ok(None);
         }
         let claim = Arc::new(self.claim_of(&mut knock, answered));
         for entitlement in &self.entitlements {
             match self.examine(entitlement, &claim).await {
+                // Nothing but money buys it; who may not buy may not buy this either.
+                Entitled::Covered(_) | Entitled::Sold(_) | Entitled::NotCovered(_) if !waivable => {
+                }
                 Entitled::Covered(cover) => {
-                    self.let_through(knock, entitlement.name(), cover, answered)
-                        .await;
+                    self.let_through(knock, entitlement, cover, answered).await;
                     return Ok(None);
                 }
                 Entitled::NotCovered(said) => {
@@ -43,6 +52,10 @@ impl Gate {
                 }
                 Entitled::Refused(refusal) => {
                     knock.refusal = Some(refusal);
+                    break;
+                }
+                Entitled::Sold(sale) => {
+                    knock.refusal = Some(demand_for(*sale));
                     break;
                 }
                 Entitled::Unknown(error) => {
@@ -81,6 +94,7 @@ impl Gate {
         )
         .with_tokens(shown.tokens);
         claim.exposed = shown.exposed;
+        claim.nameless = knock.origin.bearer;
         claim.answered = answered;
         claim
     }
@@ -103,13 +117,14 @@ impl Gate {
     async fn let_through(
         self: &Arc<Self>,
         mut knock: Box<Knock>,
-        by: &str,
+        entitlement: &Arc<dyn Entitlement>,
         cover: Cover,
         answered: bool,
     ) {
+        let by = entitlement.name();
         let now = self.clock.now();
         if answered || !self.journal.first_time(knock.origin.event, now) {
-            return;
+            return self.refuse_repeated(&knock.request.id, &knock.origin).await;
         }
         tracing::debug!(
             request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
@@ -131,7 +146,13 @@ impl Gate {
                 "the handler is not told why a call is free"
             );
         }
-        self.forward(knock.request, knock.origin, knock.negotiated, None)
+        let covered = cover.memo.map(|memo| {
+            Arc::new(Covered {
+                by: Arc::clone(entitlement),
+                memo,
+            })
+        });
+        self.forward_covered(knock.request, knock.origin, knock.negotiated, covered)
             .await;
     }
 
@@ -141,6 +162,14 @@ impl Gate {
         self.ledger
             .note_answered(&knock.origin.event, self.clock.now())
             .await?;
+        let as_result = refusal.as_result.as_ref();
+        if let Some(result) = as_result.filter(|_| knock.request.method == method::TOOLS_CALL) {
+            let payload = Payload::Result(raw(result)?);
+            let id = knock.request.id.clone();
+            let outbound = Outbound::new(Response { id, payload });
+            self.send(&knock.origin.reply_to, outbound).await;
+            return Ok(());
+        }
         let mut error = ErrorObject::new(refusal.code, refusal.message.clone());
         if let Some(data) = &refusal.data {
             error = error.with_data(data);
@@ -149,6 +178,30 @@ impl Gate {
             .await;
         Ok(())
     }
+}
+
+/// How long a client that has paid waits before it asks again, in seconds.
+const RETRY_AFTER: u64 = 5;
+
+/// The demand for what an entitlement sells, in the words of explicit gating: whoever cannot read them sees an error that
+/// says what to do.
+fn demand_for(sale: Sale) -> Refusal {
+    let mut option = PaymentOption::new(sale.amount.value(), sale.pay_req, sale.pmi);
+    option.description = Some(sale.description);
+    option.ttl = Some(sale.ttl.as_secs().max(1));
+    option.meta = (!sale.meta.is_empty()).then_some(sale.meta);
+    let error = if sale.pending {
+        PaymentPendingData::new(RETRY_AFTER, Vec::new()).to_error()
+    } else {
+        PaymentRequiredData::new(vec![option]).to_error()
+    };
+    let mut refusal = Refusal::new(error.code, error.message.clone());
+    refusal.data = error
+        .data
+        .as_deref()
+        .and_then(|data| serde_json::from_str(data.get()).ok());
+    refusal.as_result = sale.as_result;
+    refusal
 }
 
 /// Writes into the request why it is free. What the client wrote there was taken out at the door.

@@ -6,16 +6,26 @@ use std::time::Duration;
 
 use super::Gate;
 use super::log::log_money;
-use crate::ledger::{Applied, Transition};
+use crate::error::Result;
+use crate::ledger::{Applied, GiveBack, Transition};
 use crate::payment::RequestEventId;
 
 /// How long between two tries.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// What could not be written down.
+#[derive(Debug, Clone)]
+pub(super) enum Unwritten {
+    /// A move of an entry.
+    Move(Transition),
+    /// The end of one, with money that goes back.
+    GiveBack(GiveBack),
+}
+
 impl Gate {
-    /// Makes `transition` as soon as the ledger takes it, while the gate is open. There are no more of these than calls that
+    /// Writes `unwritten` down as soon as the ledger takes it, while the gate is open. There are no more of these than calls that
     /// were open when the ledger failed: it lets no new ones in.
-    pub(super) fn write_later(self: &Arc<Self>, entry: RequestEventId, transition: Transition) {
+    pub(super) fn write_later(self: &Arc<Self>, entry: RequestEventId, unwritten: Unwritten) {
         let gate = Arc::clone(self);
         self.tasks.spawn(async move {
             let mut open = gate
@@ -23,8 +33,7 @@ impl Gate {
                 .run_until_cancelled(tokio::time::sleep(AGAIN))
                 .await;
             while open.is_some() {
-                let moves = vec![transition.clone()];
-                match gate.ledger.apply(&entry, moves, gate.clock.now()).await {
+                match gate.write(&entry, unwritten.clone()).await {
                     Ok(Applied::Moved(entry)) => return log_money(&entry, "written down at last"),
                     Ok(Applied::Already(_) | Applied::Refused(_)) => return,
                     Err(_) => {
@@ -36,5 +45,13 @@ impl Gate {
                 }
             }
         });
+    }
+
+    async fn write(&self, entry: &RequestEventId, unwritten: Unwritten) -> Result<Applied> {
+        let now = self.clock.now();
+        match unwritten {
+            Unwritten::Move(transition) => self.ledger.apply(entry, vec![transition], now).await,
+            Unwritten::GiveBack(back) => self.ledger.give_back(entry, back, now).await,
+        }
     }
 }

@@ -75,6 +75,12 @@ pub(super) struct ServeArgs {
     /// A relay to be reached on; may be repeated [env: TOLLKEEPER_RELAYS]
     #[arg(long = "relay", value_name = "URL")]
     pub(super) relays: Vec<String>,
+    /// Offer the server on stdin and stdout too, to the program that starts this one
+    #[arg(long, conflicts_with = "json")]
+    pub(super) stdio: bool,
+    /// Offer the server over HTTP too (MCP's Streamable HTTP), at http://ADDRESS/mcp
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
     /// Which messages may be in the clear: optional, required or disabled
     #[arg(long, value_name = "MODE")]
     pub(super) encryption: Option<EncryptionMode>,
@@ -161,9 +167,28 @@ pub(super) struct SellingArgs {
     pub(super) lnbits_webhook: LnbitsWebhookArgs,
     #[command(flatten)]
     pub(super) rates: RateArgs,
+    /// Put offers as challenges of MPP, too, and take credentials for them [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(super) mpp: Option<bool>,
+    /// In whose name challenges are made [default: nostr: and the server's key]
+    #[arg(long, value_name = "REALM")]
+    pub(super) mpp_realm: Option<String>,
+    #[command(flatten)]
+    pub(super) stripe: StripeArgs,
     /// Take the fake rail, which settles by itself and is not money
     #[arg(long)]
     pub(super) allow_fake: bool,
+}
+
+/// How Stripe is used, beside the section rails.stripe of the config file.
+#[derive(Debug, Args)]
+pub(super) struct StripeArgs {
+    /// Listen here for the webhooks of Stripe, under /stripe/webhooks [env: STRIPE_WEBHOOK_SECRET, what they are signed with]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) stripe_webhook: Option<SocketAddr>,
+    /// Take a live key in STRIPE_SECRET_KEY, which moves money
+    #[arg(long)]
+    pub(super) stripe_live: bool,
 }
 
 /// Which Lightning wallet is paid, or pays.
@@ -534,6 +559,10 @@ pub(super) enum LedgerCommand {
         #[arg(long, value_name = "UNIT", default_value = "sats")]
         unit: crate::payment::Unit,
     },
+    /// Add up what came in, by capability, client, rail and day
+    Report(ReportArgs),
+    /// Write out every priced call, for other programs
+    Export(ExportArgs),
     /// Tell the story of one payment, or why a call was free
     Show {
         /// The event id of the request that was to be paid, or of the one that was executed; its first 8 digits are enough
@@ -541,6 +570,49 @@ pub(super) enum LedgerCommand {
         #[command(flatten)]
         file: LedgerFile,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    #[command(flatten)]
+    pub(super) file: LedgerFile,
+    /// What to tell apart: capability, client, rail, day; several with commas [default: capability,rail]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = revenue_by)]
+    pub(super) by: Vec<crate::ledger::RevenueBy>,
+    /// Only what came in on this day or later, in UTC
+    #[arg(long, value_name = "DAY", value_parser = super::commands::day)]
+    pub(super) since: Option<crate::payment::Timestamp>,
+    /// Only what came in on this day or earlier, in UTC
+    #[arg(long, value_name = "DAY", value_parser = super::commands::day)]
+    pub(super) until: Option<crate::payment::Timestamp>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) file: LedgerFile,
+    /// json (one object per line) or csv
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub(super) format: ExportAs,
+    /// Only calls of this day or later, in UTC
+    #[arg(long, value_name = "DAY", value_parser = super::commands::day)]
+    pub(super) since: Option<crate::payment::Timestamp>,
+    /// Only calls of this day or earlier, in UTC
+    #[arg(long, value_name = "DAY", value_parser = super::commands::day)]
+    pub(super) until: Option<crate::payment::Timestamp>,
+}
+
+/// How calls are written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ExportAs {
+    Json,
+    Csv,
+}
+
+fn revenue_by(word: &str) -> Result<crate::ledger::RevenueBy, String> {
+    let mut all = crate::ledger::RevenueBy::ALL.into_iter();
+    all.find(|by| by.as_str() == word)
+        .ok_or_else(|| "must be capability, client, rail or day".to_owned())
 }
 
 #[derive(Debug, Args)]

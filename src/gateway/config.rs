@@ -6,8 +6,12 @@ mod entitlements;
 mod file;
 mod goods;
 mod lightning;
+mod listen;
 mod lnbits;
+mod mpp;
+mod pricing;
 mod rates;
+mod stripe;
 mod wallet;
 
 use std::net::SocketAddr;
@@ -17,15 +21,19 @@ use std::time::Duration;
 use super::args::{SellingArgs, ServeArgs, WalletArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
+use crate::entitlement::stripe::Plan;
 use crate::ledger::OpenLimits;
 use crate::payment::{PaymentInteractionPolicy, PricedCapability};
 use crate::transport::nostr::{EncryptionMode, Profile, ServerInfo};
+use crate::transport::plain::http::HttpSettings;
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
 use self::file::File;
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::lightning::LightningWallet;
+pub(super) use self::mpp::MppSettings;
 pub(super) use self::rates::{Rates, RatesSection, rates};
+pub(super) use self::stripe::{PlanSettings, StripeSettings, TokenSettings};
 
 /// Where relays are named if no flag names them.
 const RELAYS: &str = "TOLLKEEPER_RELAYS";
@@ -44,6 +52,8 @@ pub(super) struct Selling {
     pub(super) interaction: PaymentInteractionPolicy,
     pub(super) payment_ttl: Duration,
     pub(super) limits: OpenLimits,
+    /// How many offers one client may ask for in a minute.
+    pub(super) offers_per_minute: Option<u32>,
     /// What lets calls through without paying.
     pub(super) entitling: Entitling,
     /// How clients pay ahead, if they may.
@@ -56,6 +66,12 @@ pub(super) struct Selling {
     pub(super) wallet: Option<LightningWallet>,
     /// At which rates prices in other money are charged.
     pub(super) rates: Rates,
+    /// How offers are put to clients of MPP.
+    pub(super) mpp: MppSettings,
+    /// How Stripe is used, if it is.
+    pub(super) stripe: Option<StripeSettings>,
+    /// What its prices sell, once Stripe was asked for them.
+    pub(super) plans: Vec<Plan>,
 }
 
 /// What `serve` works with.
@@ -63,6 +79,10 @@ pub(super) struct Selling {
 pub(super) struct Serving {
     pub(super) selling: Selling,
     pub(super) relays: Vec<String>,
+    /// Serve the program that started this one.
+    pub(super) stdio: bool,
+    /// Serve over HTTP.
+    pub(super) listen: Option<HttpSettings>,
     pub(super) encryption: EncryptionMode,
     pub(super) ledger: LedgerPlace,
     pub(super) key: Option<PathBuf>,
@@ -112,10 +132,15 @@ pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
 pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let file = File::read(args.selling.config.as_deref())?;
     let selling = merge_selling(&args.selling, &file)?;
-    if !selling.prices.is_empty() && !selling.fake && selling.wallet.is_none() {
+    if !selling.prices.is_empty()
+        && !selling.fake
+        && selling.wallet.is_none()
+        && selling.stripe.is_none()
+    {
         return Err(Failure::usage(
             "rails: something has a price, but there is no way to be paid: set NWC_CONNECTION to the connection of a \
-             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial without money",
+             Lightning wallet (nostr+walletconnect://…), or LNBITS_URL and LNBITS_INVOICE_KEY, or have [rails.stripe], or say \
+             --allow-fake for a trial without money",
         ));
     }
     let ledger = match args
@@ -127,6 +152,19 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
         Some(path) => LedgerPlace::File(path),
         None => LedgerPlace::File(LedgerPlace::default_file()),
     };
+    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
+    let listen = file.listen.read(args.listen)?;
+    let stdio = args.stdio || file.stdio.unwrap_or(false);
+    let named = file.relays.as_deref().unwrap_or_default();
+    let relays = match stdio || listen.is_some() {
+        true => known_relays(&args.relays, RELAYS, named)?,
+        false => relays(&args.relays, named)?,
+    };
+    if stdio && args.json {
+        return Err(Failure::usage(
+            "--json: cannot be used with stdio, where stdout belongs to the client",
+        ));
+    }
     let announce = args.announce || file.announce.unwrap_or(false);
     let info = ServerInfo::new(
         args.name.clone().or(file.name.clone()),
@@ -140,10 +178,11 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     ];
     let bootstrap_relays = bootstrap_relays.into_iter().find(|list| !list.is_empty());
     let isolate = args.isolate || file.isolate.unwrap_or(false);
-    let most = at_least_one("max_children", args.max_children.or(file.max_children))?;
     Ok(Serving {
         selling,
-        relays: relays(&args.relays, file.relays.as_deref().unwrap_or_default())?,
+        relays,
+        stdio,
+        listen,
         encryption: args.encryption.or(file.encryption).unwrap_or_default(),
         key: args
             .secret_key_file
@@ -178,7 +217,8 @@ pub(super) fn relays(flags: &[String], otherwise: &[String]) -> Outcome<Vec<Stri
     let relays = known_relays(flags, RELAYS, otherwise)?;
     if relays.is_empty() {
         return Err(Failure::usage(format!(
-            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file"
+            "relays: at least one is needed: --relay URL, {RELAYS} or relays = [\"wss://…\"] in the config file; or --stdio or \
+             --listen ADDRESS for clients without Nostr"
         )));
     }
     Ok(relays)
@@ -259,6 +299,14 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             at_least_one("limits.pending_per_client", per_client)?.unwrap_or(limits.per_client),
             at_least_one("limits.pending_total", total)?.unwrap_or(limits.total),
         ),
+        offers_per_minute: match file.limits.offers_per_minute {
+            Some(0) => {
+                return Err(Failure::usage(
+                    "limits.offers_per_minute: must be at least 1",
+                ));
+            }
+            pace => pace,
+        },
         entitling: entitlements::merge(args, file)?,
         balance: file
             .balance
@@ -273,6 +321,13 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
         fake: args.allow_fake,
         wallet,
         rates,
+        mpp: MppSettings {
+            enabled: args.mpp.unwrap_or(file.mpp.enabled),
+            realm: args.mpp_realm.clone().or_else(|| file.mpp.realm.clone()),
+            ..file.mpp
+        },
+        stripe: stripe::stripe(&args.stripe, file.rails.stripe.as_ref())?,
+        plans: Vec::new(),
     })
 }
 

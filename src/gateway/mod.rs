@@ -11,11 +11,11 @@ mod secrets;
 // What everything works with.
 mod exit;
 mod home;
-mod lines;
 mod logging;
 mod output;
 mod shutdown;
 mod terminal;
+mod ways;
 mod wire_up;
 
 // What the crash test needs.
@@ -30,6 +30,8 @@ mod goods;
 mod licence_http;
 mod own_licences;
 mod revocations;
+mod stripe_shop;
+mod stripe_webhook;
 
 // One file per command.
 mod commands;

@@ -93,7 +93,8 @@ impl OwnLicences {
                 id,
                 holder,
                 purchase,
-                capabilities: words.join(" "),
+                // Names may hold spaces.
+                capabilities: words.join("\n"),
                 issued_at: now,
                 expires_at: now.plus(lives),
                 revoked: None,
@@ -103,11 +104,7 @@ impl OwnLicences {
             return Err(Error::ledger("a licence of that name is somebody else's"));
         }
         // As it is on the books: issued again, it is good for what it was good for.
-        let covers: Result<Vec<Capability>> = issued
-            .capabilities
-            .split_ascii_whitespace()
-            .map(str::parse)
-            .collect();
+        let covers: Result<Vec<Capability>> = issued.capabilities.lines().map(str::parse).collect();
         let terms = LicenceTerms::new(&issued.id, &issued.purchase, issued.issued_at)
             .held_by(issued.holder)
             .good_for(covers?)

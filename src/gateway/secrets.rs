@@ -21,8 +21,15 @@ pub(super) const LNBITS_INVOICE_KEY: &str = "LNBITS_INVOICE_KEY";
 /// The key of an LNbits wallet that pays.
 pub(super) const LNBITS_ADMIN_KEY: &str = "LNBITS_ADMIN_KEY";
 
+/// What challenges are signed with: one secret, or several with spaces between, of which the first signs.
+pub(super) const MPP_SECRET_KEY: &str = "MPP_SECRET_KEY";
+/// The secret key of a Stripe account.
+pub(super) const STRIPE_SECRET_KEY: &str = "STRIPE_SECRET_KEY";
+/// What Stripe signs its webhooks with; several while one replaces the other.
+pub(super) const STRIPE_WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
+
 /// All of them.
-pub(super) const ENVIRONMENT: [&str; 7] = [
+pub(super) const ENVIRONMENT: [&str; 10] = [
     SECRET_KEY,
     NWC_CONNECTION,
     LNBITS_INVOICE_KEY,
@@ -30,6 +37,9 @@ pub(super) const ENVIRONMENT: [&str; 7] = [
     AICOACH_SIGNING_SECRET,
     AICOACH_API_KEY,
     LICENCE_TOKEN,
+    MPP_SECRET_KEY,
+    STRIPE_SECRET_KEY,
+    STRIPE_WEBHOOK_SECRET,
 ];
 
 /// The value of `name`, if it is set and not empty.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::args::{LinkArgs, PayingArgs, ServerArgs, WalletArgs, WalletsArgs};
 use super::buying;
 use super::call_check::ListedCalls;
-use super::config::{self, LedgerPlace, LightningWallet, Rates, Selling, Serving};
+use super::config::{self, LedgerPlace, LightningWallet, MppSettings, Rates, Selling, Serving};
 #[cfg(feature = "testing")]
 use super::crash_points;
 use super::exit::{Failure, Outcome, with_causes};
@@ -18,8 +18,8 @@ use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
 use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
-use crate::gate::PriceList;
-use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, SqliteLedger};
+use crate::gate::{ChallengeIssuer, PriceList};
+use crate::ledger::{Ledger, LicenceBooks, MemoryLedger, PurchaseBooks, SqliteLedger};
 use crate::payment::{
     BearerToken, Entitlement, FixedRates, PaymentProcessor, PricedCapability, RateSource,
     ServerPubkey, StaticPrice, Unit,
@@ -33,6 +33,7 @@ use crate::transport::nostr::{
     NostrClientTransport, NostrKeys, NostrServerTransport, find_relays, parse_server,
 };
 use crate::transport::{ClientTransport, ServerTransport};
+use crate::wire::mpp::ChallengeKeys;
 
 /// The books of what was bought, in TOLLKEEPER_HOME.
 pub(super) const BOOKS: &str = "buyer.db";
@@ -46,6 +47,9 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a start waits for the first rates.
 const RATE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a call may wait for the page on which it can be bought.
+const STRIPE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
 /// pay, first, as with real money.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -54,13 +58,15 @@ const SETTLING: Duration = Duration::from_millis(250);
 pub(super) struct Books {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) licences: Arc<dyn LicenceBooks>,
+    pub(super) purchases: Arc<dyn PurchaseBooks>,
 }
 
 impl Books {
-    fn kept_in<L: Ledger + LicenceBooks + 'static>(ledger: L) -> Self {
+    fn kept_in<L: Ledger + LicenceBooks + PurchaseBooks + 'static>(ledger: L) -> Self {
         let ledger = Arc::new(ledger);
         Self {
             ledger: Arc::clone(&ledger) as _,
+            purchases: Arc::clone(&ledger) as _,
             licences: ledger,
         }
     }
@@ -133,11 +139,10 @@ pub(super) async fn server_transport(
     Ok(transport)
 }
 
-/// The server's end of the relays, as the gate uses it.
+/// The ways to the server, as the gate uses them.
 pub(super) fn behind_the_gate(
-    transport: &Arc<NostrServerTransport>,
+    transport: Arc<dyn ServerTransport>,
 ) -> Outcome<Arc<dyn ServerTransport>> {
-    let transport = Arc::clone(transport) as Arc<dyn ServerTransport>;
     #[cfg(feature = "testing")]
     let transport = crash_points::transport(transport)?;
     Ok(transport)
@@ -146,7 +151,32 @@ pub(super) fn behind_the_gate(
 /// What a server is paid by, beside play money.
 pub(super) struct ServerRails {
     pub(super) lightning: Option<Arc<dyn PaymentProcessor>>,
+    /// Pages of Stripe Checkout for single calls.
+    pub(super) checkout: Option<Arc<dyn PaymentProcessor>>,
+    /// Shared payment tokens of Stripe, for clients that pay by challenge.
+    pub(super) tokens: Option<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
+    pub(super) challenges: Option<ChallengeIssuer>,
+}
+
+/// In whose name challenges are made, and what they are signed with: a secret made from the server's key, behind those that are
+/// set.
+pub(super) fn challenges(mpp: &MppSettings, keys: &NostrKeys) -> Outcome<Option<ChallengeIssuer>> {
+    if !mpp.enabled {
+        return Ok(None);
+    }
+    let derived = ChallengeKeys::derived_from(keys.reveal_secret_hex().as_bytes())?;
+    let signed_with = match secrets::read(secrets::MPP_SECRET_KEY)? {
+        Some(set) => ChallengeKeys::new(set.split_whitespace())
+            .map_err(|error| Failure::usage(format!("{}: {error}", secrets::MPP_SECRET_KEY)))?
+            .accepting(&derived),
+        None => derived,
+    };
+    let realm = mpp
+        .realm
+        .clone()
+        .unwrap_or_else(|| format!("nostr:{}", keys.server_pubkey()));
+    Ok(Some(ChallengeIssuer::new(realm, signed_with)))
 }
 
 /// Prices, rails, rules and ledger of a server.
@@ -167,7 +197,22 @@ pub(super) fn server_payments(
         .limits(selling.limits)
         .rate_max_age(selling.rates.max_age)
         .rate_margin(selling.rates.margin);
-    let ServerRails { lightning, rates } = rails;
+    let ServerRails {
+        lightning,
+        checkout,
+        tokens,
+        rates,
+        challenges,
+    } = rails;
+    if let Some(pace) = selling.offers_per_minute {
+        builder = builder.settings(|rules| rules.offers_per_minute = pace);
+    }
+    if let Some(issuer) = challenges {
+        let implied = selling.mpp.implies_gating;
+        builder = builder
+            .challenges(issuer)
+            .settings(|rules| rules.challenges_imply_gating = implied);
+    }
     if let Some(rates) = rates {
         builder = builder.rates(rates);
     }
@@ -181,8 +226,13 @@ pub(super) fn server_payments(
     for entitlement in entitlements {
         builder = builder.shared_entitlement(entitlement);
     }
-    if let Some(lightning) = lightning {
-        builder = builder.shared_processor(lightning);
+    if !selling.plans.is_empty() {
+        // A customer and a page are two questions to Stripe.
+        builder = builder.settings(|rules| rules.entitlement_timeout = STRIPE_PATIENCE);
+    }
+    // In this order: what is paid in a moment before what takes a person.
+    for processor in [lightning, checkout, tokens].into_iter().flatten() {
+        builder = builder.shared_processor(processor);
     }
     if selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
@@ -262,6 +312,9 @@ fn all_prices(selling: &Selling) -> Outcome<Vec<PricedCapability>> {
     }
     if let Some(settings) = &selling.licence_sale {
         prices.push(settings.priced()?);
+    }
+    for plan in &selling.plans {
+        prices.extend(plan.priced()?);
     }
     Ok(prices)
 }

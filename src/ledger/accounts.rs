@@ -40,6 +40,8 @@ pub enum MovementKind {
     Draw,
     /// A call that was paid for failed.
     GivenBack,
+    /// A call used less than was paid for.
+    Unused,
     /// Nothing was moved for so long that the rest lapsed.
     Expired,
     /// The operator moved it.
@@ -54,6 +56,7 @@ impl MovementKind {
             Self::TopUp => "top_up",
             Self::Draw => "draw",
             Self::GivenBack => "given_back",
+            Self::Unused => "unused",
             Self::Expired => "expired",
             Self::Manual => "manual",
         }
@@ -66,6 +69,7 @@ impl MovementKind {
             Self::TopUp,
             Self::Draw,
             Self::GivenBack,
+            Self::Unused,
             Self::Expired,
             Self::Manual,
         ]
@@ -88,6 +92,16 @@ pub struct Credit {
     pub key: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// How an entry ends of which money goes back onto its client's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "made field by field")]
+pub struct GiveBack {
+    /// The response, as in [`Transition::Deliver`].
+    pub response: Option<String>,
+    /// How much of the price was not used; all of it if `None`, because the call failed.
+    pub unused: Option<Amount>,
 }
 
 /// One line of a statement.
@@ -145,7 +159,8 @@ pub trait Accounts: Debug + Send + Sync {
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
     async fn credit(&self, credit: Credit) -> Result<Account>;
 
-    /// Ends the entry `id` with `response`, and puts what was paid for it onto the account of its client, or neither.
+    /// Ends the entry `id`, and puts what was paid for it, or a part of that, onto the account of its client, or neither. A part
+    /// in other money than the price, or of more than it, is refused.
     ///
     /// # Errors
     ///
@@ -153,7 +168,7 @@ pub trait Accounts: Debug + Send + Sync {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied>;
 
@@ -238,9 +253,35 @@ pub(super) fn give_back_key(entry: &RequestEventId) -> String {
     format!("back:{entry}")
 }
 
+impl GiveBack {
+    /// What comes onto the account of the client of `entry`; `None` if that is not allowed. Nothing is not a movement.
+    pub(super) fn credit(&self, entry: &Entry, at: Timestamp) -> Option<Credit> {
+        let price = entry.price();
+        let (amount, kind) = match &self.unused {
+            None => (price, MovementKind::GivenBack),
+            Some(unused) if price.covers(unused) == Some(true) => {
+                (unused.clone(), MovementKind::Unused)
+            }
+            Some(_) => return None,
+        };
+        Some(Credit {
+            client: entry.client,
+            amount,
+            kind,
+            key: give_back_key(&entry.id),
+            at,
+        })
+    }
+}
+
 /// Why an account cannot be moved.
 pub(super) fn too_much() -> crate::Error {
     crate::Error::ledger("an account cannot hold so much")
+}
+
+/// Why a part cannot be given back.
+pub(super) fn more_than_paid() -> crate::Error {
+    crate::Error::ledger("more than the price of a call cannot be given back")
 }
 
 /// Why a name cannot be used again.

@@ -5,6 +5,9 @@
 //! # use tollkeeper::ledger::{MemoryLedger, conformance};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! conformance::run(|| async { Arc::new(MemoryLedger::new()) }).await;
+//! // Beside the entries; each for those who need it.
+//! conformance::licence_books(|| async { Arc::new(MemoryLedger::new()) }).await;
+//! conformance::purchases(|| async { Arc::new(MemoryLedger::new()) }).await;
 //! # }
 //! ```
 
@@ -13,12 +16,14 @@
 mod accounts;
 mod free_calls;
 mod licence_books;
+mod purchases;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use licence_books::run as licence_books;
+pub use purchases::run as purchases;
 
 use super::{
     Applied, Caller, EntryFilter, EntryState, Ledger, LetIn, NewEntry, OpenLimits, Opened,

@@ -8,6 +8,8 @@ mod accounts;
 mod entry;
 mod free_calls;
 mod licence_books;
+mod purchases;
+mod revenue;
 mod transition;
 
 mod memory;
@@ -28,11 +30,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, Movement, MovementKind};
+pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind};
 pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
 pub use memory::MemoryLedger;
+pub use purchases::{
+    Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
+    RailNotice, Reported, Usage,
+};
+pub use revenue::{MOST_GROUPS, Revenue, RevenueBy, RevenueLine, Takings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
 #[cfg(feature = "sqlite")]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{CapabilityPattern, PriceRange};
+use super::{CapabilityPattern, PriceModel, PriceRange};
 use crate::error::{Error, Result};
 
 /// What is sold: an MCP method, and which of the things behind it.
@@ -152,6 +152,11 @@ pub struct PricedCapability {
     pub waivable: bool,
     /// Whether it is sold only where nobody else can read along: for what hands out secrets.
     pub confidential: bool,
+    /// What the price is counted by.
+    pub model: PriceModel,
+    /// Whether single calls are sold. If not, the price is that of what an entitlement sells (a pass, a subscription), and
+    /// whoever no entitlement covers is not served.
+    pub by_call: bool,
 }
 
 impl PricedCapability {
@@ -165,6 +170,8 @@ impl PricedCapability {
             on_failure: OnFailure::default(),
             waivable: true,
             confidential: false,
+            model: PriceModel::PerCall,
+            by_call: true,
         }
     }
 
@@ -179,6 +186,20 @@ impl PricedCapability {
     #[must_use]
     pub fn only_encrypted(mut self) -> Self {
         self.confidential = true;
+        self
+    }
+
+    /// Says what the price is counted by.
+    #[must_use]
+    pub fn with_model(mut self, model: PriceModel) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// Is not sold by the call: the price is that of what entitles to it.
+    #[must_use]
+    pub fn not_by_call(mut self) -> Self {
+        self.by_call = false;
         self
     }
 

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Invocation, PricedCapability, Timestamp};
+use super::{
+    Amount, ClientPubkey, Invocation, PayReq, Pmi, PricedCapability, RequestEventId, Timestamp,
+};
 use crate::error::Error;
 
 /// Decides whether one call must be paid for. A server asks its entitlements in their order, before it claims an
@@ -26,6 +30,13 @@ pub trait Entitlement: fmt::Debug + Send + Sync {
     fn when_unknown(&self) -> WhenUnknown {
         WhenUnknown::Pay
     }
+
+    /// A call that it covered with a [memo](Cover::memo) has succeeded, and its result is about to leave: for what is counted by
+    /// use. Not called for one that failed, was cancelled, or whose handler was lost. It has a time limit, and the result
+    /// leaves whatever comes of it.
+    async fn delivered(&self, delivery: &Delivery) {
+        let _ = delivery;
+    }
 }
 
 /// What an entitlement is asked about.
@@ -40,6 +51,8 @@ pub struct EntitlementClaim {
     pub tokens: Vec<BearerToken>,
     /// The client presented something where others could read it. It is not in `tokens`: whoever saw it could use it.
     pub exposed: bool,
+    /// Nobody vouches for who the client is: its key stands for a connection, and the next one has another.
+    pub nameless: bool,
     /// The request was answered before: whatever covers it, it is not served again, so nothing is counted for it.
     pub answered: bool,
     /// Now.
@@ -55,6 +68,7 @@ impl EntitlementClaim {
             listed,
             tokens: Vec::new(),
             exposed: false,
+            nameless: false,
             answered: false,
             at,
         }
@@ -83,6 +97,49 @@ pub enum Entitled {
     Unknown(Error),
     /// The call is not served, paid for or not.
     Refused(Refusal),
+    /// The call is served to those who have bought this first.
+    Sold(Box<Sale>),
+}
+
+/// What has to be bought before a call is served, beside the price of a call: a pass, a subscription.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "made field by field")]
+pub struct Sale {
+    /// For how much: what the price list says of it.
+    pub amount: Amount,
+    /// By which payment method.
+    pub pmi: Pmi,
+    /// Where it is paid.
+    pub pay_req: PayReq,
+    /// What is bought, for the buyer to read.
+    pub description: String,
+    /// How long the offer stands.
+    pub ttl: Duration,
+    /// Anything more, sent along as `_meta`.
+    pub meta: Map<String, Value>,
+    /// It is paid, and the money is on its way: nothing has to be paid again.
+    pub pending: bool,
+    /// The demand as the result of a tool, for hosts that show nobody the data of an error.
+    pub as_result: Option<Value>,
+}
+
+/// A covered call that has succeeded.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "made by the gate, field by field"
+)]
+pub struct Delivery {
+    /// The request.
+    pub event: RequestEventId,
+    /// Who called.
+    pub client: ClientPubkey,
+    /// What the entitlement noted when it covered the call.
+    pub memo: Value,
+    /// What the handler answered.
+    pub result: Box<RawValue>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Why a call need not be paid for.
@@ -93,6 +150,8 @@ pub struct Cover {
     pub why: String,
     /// What the handler is told about it, in `params._meta` under `tollkeeper/entitlement`.
     pub claims: Option<Map<String, Value>>,
+    /// What the entitlement wants back when the call [has succeeded](Entitlement::delivered). Nobody else sees it.
+    pub memo: Option<Value>,
 }
 
 impl Cover {
@@ -102,7 +161,15 @@ impl Cover {
         Self {
             why: why.into(),
             claims: None,
+            memo: None,
         }
+    }
+
+    /// Wants to hear when the call has succeeded, with `memo`.
+    #[must_use]
+    pub fn with_memo(mut self, memo: Value) -> Self {
+        self.memo = Some(memo);
+        self
     }
 
     /// Tells the handler.
@@ -123,6 +190,8 @@ pub struct Refusal {
     pub message: String,
     /// More of it, for programs.
     pub data: Option<Value>,
+    /// Said as the result of a tool instead, where the call is one of a tool.
+    pub as_result: Option<Value>,
 }
 
 impl Refusal {
@@ -133,7 +202,15 @@ impl Refusal {
             code,
             message: message.into(),
             data: None,
+            as_result: None,
         }
+    }
+
+    /// Says it as the result of a tool, where the call is one of a tool.
+    #[must_use]
+    pub fn as_result(mut self, result: Value) -> Self {
+        self.as_result = Some(result);
+        self
     }
 
     /// Says more, for programs.

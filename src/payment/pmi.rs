@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// The PMI of a BOLT11 invoice on the Bitcoin Lightning network.
 pub const BITCOIN_LIGHTNING_BOLT11: &str = "bitcoin-lightning-bolt11";
 
+/// The PMI of a page of Stripe Checkout, where a person pays by card and what else Stripe takes. Ours: CEP-8 lists none.
+pub const STRIPE_CHECKOUT_URL: &str = "stripe-checkout-url";
+
 /// The PMI of the fake rail. It is not money.
 pub const FAKE: &str = "fake";
 

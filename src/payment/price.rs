@@ -5,7 +5,8 @@ use std::future::Future;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use super::{Amount, Invocation, PricedCapability};
+use super::metering::reservation;
+use super::{Amount, Invocation, PriceModel, PricedCapability};
 use crate::error::Error;
 
 /// Decides, for each priced request, what it costs: a quote, a rejection or a waiver.
@@ -106,7 +107,7 @@ impl From<Quote> for PriceDecision {
     }
 }
 
-/// Charges what the price list says: the price, or the minimum of a range.
+/// Charges what the price list says: the price, or the minimum of a range; of a price by use, what the call may use at most.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(
     clippy::exhaustive_structs,
@@ -118,9 +119,12 @@ pub struct StaticPrice;
 impl ResolvePrice for StaticPrice {
     async fn resolve_price(
         &self,
-        _invocation: &Invocation,
+        invocation: &Invocation,
         capability: &PricedCapability,
     ) -> Result<PriceDecision, Error> {
+        if let PriceModel::Metered(metering) = &capability.model {
+            return reservation(metering, invocation).map(Into::into);
+        }
         Ok(Quote::new(capability.price.min()).into())
     }
 }

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    PaymentOrder, PaymentRequest, Pmi, SettlementNotice, SettlementStatus, Timestamp, Unit,
+    Amount, ChargeMandate, CheckProof, PaymentOrder, PaymentRequest, Pmi, SettlementNotice,
+    SettlementStatus, Timestamp, Unit,
 };
 
 /// Notices of settlements, as a rail pushes them.
@@ -29,6 +31,23 @@ pub trait PaymentProcessor: fmt::Debug + Send + Sync {
 
     /// Whether amounts in `unit` can be charged.
     fn accepts(&self, unit: &Unit) -> bool;
+
+    /// Whether so much can be charged. A rail with a minimum says no below it, and is not offered for such a price.
+    fn can_charge(&self, amount: &Amount) -> bool {
+        self.accepts(amount.unit())
+    }
+
+    /// How long an offer of this rail stands when `wanted` is asked for: a rail whose pages cannot be closed sooner says so, so
+    /// that the client is not told an end at which it could still pay.
+    fn offer_ttl(&self, wanted: Duration) -> Duration {
+        wanted
+    }
+
+    /// Whether a person has to do something, for which minutes pass. Such a rail is not offered to a client that waits for its
+    /// result meanwhile (transparent), unless it asks for this very method.
+    fn takes_a_person(&self) -> bool {
+        false
+    }
 
     /// Makes the payment request for `order`. The same key again gives the same request, or at least none that could be
     /// paid beside the first.
@@ -68,6 +87,16 @@ pub trait PaymentProcessor: fmt::Debug + Send + Sync {
 
     /// Notices as they happen. Called once. A rail that has none is looked up only.
     fn settlements(&self) -> Option<SettlementStream> {
+        None
+    }
+
+    /// What checks proofs of payment that clients present. `None`: only the rail's own word counts.
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        None
+    }
+
+    /// What charges mandates that clients present. A rail that has it makes no payment requests.
+    fn mandates(&self) -> Option<&dyn ChargeMandate> {
         None
     }
 }

@@ -46,6 +46,9 @@ pub(super) enum HttpError {
     Lost(reqwest::Error),
     /// The answer was longer than it may be. What was asked for may have happened.
     TooLarge(usize),
+    /// Patience ran out before the answer came.
+    #[cfg(feature = "stripe")]
+    TooLate,
 }
 
 impl Http {
@@ -76,7 +79,7 @@ impl Http {
     }
 
     /// A POST to `url`.
-    #[cfg(feature = "lnbits")]
+    #[cfg(any(feature = "lnbits", feature = "stripe"))]
     pub(super) fn post(&self, url: Url) -> RequestBuilder {
         self.0.post(url)
     }
@@ -136,6 +139,8 @@ impl fmt::Display for HttpError {
             Self::Lost(error) if error.is_timeout() => f.write_str("no answer came in time"),
             Self::Lost(_) => f.write_str("the connection broke before the answer was complete"),
             Self::TooLarge(most) => write!(f, "the answer was longer than {most} bytes"),
+            #[cfg(feature = "stripe")]
+            Self::TooLate => f.write_str("no answer came in time"),
         }
     }
 }
@@ -145,6 +150,8 @@ impl StdError for HttpError {
         match self {
             Self::NotSent(error) | Self::Lost(error) => Some(error),
             Self::TooLarge(_) => None,
+            #[cfg(feature = "stripe")]
+            Self::TooLate => None,
         }
     }
 }

@@ -7,6 +7,8 @@ pub mod fake;
 pub mod lightning;
 #[cfg(feature = "rates")]
 pub mod rates;
+#[cfg(feature = "stripe")]
+pub mod stripe;
 
-#[cfg(any(feature = "lnbits", feature = "rates"))]
+#[cfg(any(feature = "lnbits", feature = "rates", feature = "stripe"))]
 mod http;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{GateSettings, PriceList, can_charge};
+use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
-    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentProcessor,
-    PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
+    CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentObserver,
+    PaymentProcessor, PricedCapability, RateSource, ResolvePrice, StaticPrice, SystemClock,
 };
 
 /// How a server is paid. Made by [`ServerPayments::builder`].
@@ -20,6 +20,8 @@ pub struct ServerPayments {
     pub(super) entitlements: Vec<Arc<dyn Entitlement>>,
     pub(super) processors: Vec<Arc<dyn PaymentProcessor>>,
     pub(super) rates: Option<Arc<dyn RateSource>>,
+    pub(super) challenges: Option<ChallengeIssuer>,
+    pub(super) observers: Vec<Arc<dyn PaymentObserver>>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: GateSettings,
@@ -46,6 +48,8 @@ impl ServerPayments {
             entitlements: Vec::new(),
             processors: Vec::new(),
             rates: None,
+            challenges: None,
+            observers: Vec::new(),
             ledger: None,
             clock: Arc::new(SystemClock),
             settings: GateSettings::default(),
@@ -72,6 +76,8 @@ pub struct ServerPaymentsBuilder {
     entitlements: Vec<Arc<dyn Entitlement>>,
     processors: Vec<Arc<dyn PaymentProcessor>>,
     rates: Option<Arc<dyn RateSource>>,
+    challenges: Option<ChallengeIssuer>,
+    observers: Vec<Arc<dyn PaymentObserver>>,
     ledger: Option<Arc<dyn Ledger>>,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -119,6 +125,19 @@ impl ServerPaymentsBuilder {
     /// What is added to a converted price, for the time between the quote and the exchange.
     pub fn rate_margin(mut self, margin: Margin) -> Self {
         self.settings.rate_margin = margin;
+        self
+    }
+
+    /// Tells `observer` of payments, beside the calls.
+    pub fn observer(mut self, observer: impl PaymentObserver + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Puts offers as challenges of MPP, too, beside the options of CEP-8, and takes credentials for them. Only ways of being paid
+    /// that can check a [proof](crate::payment::CheckProof) take part.
+    pub fn challenges(mut self, issuer: ChallengeIssuer) -> Self {
+        self.challenges = Some(issuer);
         self
     }
 
@@ -228,19 +247,32 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
+        if prices.has_metered() && !self.settings.balances {
+            return Err(Error::config(
+                "a price by use gives back what was not used, but clients have no accounts here",
+            ));
+        }
         for (at, entitlement) in self.entitlements.iter().enumerate() {
             let name = entitlement.name();
             if self.entitlements[..at].iter().any(|e| e.name() == name) {
                 return Err(Error::config(format!("two entitlements are called {name}")));
             }
         }
-        for entry in prices.entries() {
+        for entry in prices.entries().iter().filter(|entry| entry.by_call) {
             let unit = entry.price.unit();
-            if !self
-                .processors
-                .iter()
-                .any(|processor| can_charge(&**processor, self.rates.as_deref(), unit))
-            {
+            let (least, rates) = (entry.price.min(), self.rates.as_deref());
+            let able =
+                |processor: &Arc<dyn PaymentProcessor>| can_charge(&**processor, rates, &least);
+            if !self.processors.iter().any(able) {
+                let small = self.processors.iter().find(|p| p.accepts(unit));
+                if let Some(processor) = small {
+                    return Err(Error::config(format!(
+                        "{} costs {least}, which is less than {} can charge: raise the price, add another way of being \
+                         paid, or sell it from money paid ahead",
+                        entry.capability,
+                        processor.pmi()
+                    )));
+                }
                 return Err(Error::config(format!(
                     "{} is priced in {unit}, which no configured way of being paid can charge, and for which there is no \
                      rate to sats",
@@ -262,6 +294,8 @@ impl ServerPaymentsBuilder {
             entitlements: self.entitlements,
             processors: self.processors,
             rates: self.rates,
+            challenges: self.challenges,
+            observers: self.observers,
             ledger,
             clock: self.clock,
             settings: self.settings,

@@ -93,9 +93,11 @@ impl Counter {
             return;
         }
         let mut lists = self.lists();
-        if lists.len() < LISTS {
-            lists.insert(origin.event);
+        // Lists that were cancelled are never answered.
+        if lists.len() >= LISTS {
+            lists.clear();
         }
+        lists.insert(origin.event);
     }
 
     fn with_goods(&self, result: &RawValue) -> Option<Box<RawValue>> {

@@ -45,6 +45,7 @@ pub async fn with_server_payments(
     let pmis = payments
         .processors
         .iter()
+        .filter(|processor| processor.mandates().is_none())
         .map(|processor| processor.pmi().clone())
         .collect();
     let explicit_gating = payments.settings.interaction == PaymentInteractionPolicy::Optional;
@@ -60,6 +61,8 @@ pub async fn with_server_payments(
         entitlements: payments.entitlements,
         processors: payments.processors,
         rates: payments.rates,
+        challenges: payments.challenges,
+        observers: payments.observers,
         ledger: payments.ledger,
         transport: Arc::clone(&transport),
         clock: payments.clock,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, LetIn, Movement, NewEntry,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Ledger, LetIn, Movement, NewEntry,
     OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
@@ -224,10 +224,10 @@ impl Accounts for FailingLedger {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
-        self.write(self.inner.give_back(id, response, at)).await
+        self.write(self.inner.give_back(id, back, at)).await
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {

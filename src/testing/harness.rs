@@ -16,7 +16,8 @@ use crate::payment::{ClientPubkey, PaymentInteraction, Pmi, RequestEventId};
 use crate::server::{PaidServer, ServerPayments, ServerPaymentsBuilder, with_server_payments};
 use crate::transport::memory::{self, MemoryClient, MemoryServer};
 use crate::transport::{
-    ClientInbound, ClientTransport, Inbound, Introduction, Outbound, Prepared, ServerTransport,
+    ClientInbound, ClientTransport, Inbound, Introduction, Origin, Outbound, Prepared,
+    ServerTransport,
 };
 use crate::wire::{ErrorObject, Message, Notification, Payload, Request, Response};
 
@@ -158,6 +159,13 @@ impl Harness {
     #[must_use]
     pub fn client(&self, n: u8) -> RawClient {
         RawClient::new(self.transport.client(ClientPubkey::from_bytes([n; 32])))
+    }
+
+    /// The same, with messages of which the server is told what `dress` writes.
+    #[must_use]
+    pub fn client_as(&self, n: u8, dress: fn(&mut Origin)) -> RawClient {
+        let key = ClientPubkey::from_bytes([n; 32]);
+        RawClient::new(self.transport.client_as(key, dress))
     }
 
     /// All entries of the ledger.

@@ -7,6 +7,7 @@ mod harness;
 mod hostile_server;
 mod scripted_asker;
 mod scripted_handler;
+mod scripted_mandates;
 mod scripted_processor;
 
 pub use clock::TestClock;
@@ -15,6 +16,7 @@ pub use harness::{Answer, Execution, Harness, HarnessBuilder, RawClient, Survivo
 pub use hostile_server::{HostileServer, Victim, pay_req_asking};
 pub use scripted_asker::{AskerControl, ScriptedAsker};
 pub use scripted_handler::{HandlerControl, HandlerScript, LookUpScript, ScriptedHandler};
+pub use scripted_mandates::{MandateControl, MandateScript, ScriptedMandates};
 pub use scripted_processor::{
     ListScript, LookupScript, MintScript, ProcessorControl, RailEvent, ScriptedProcessor,
 };

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use super::TestClock;
 use crate::payment::{
-    Amount, Clock, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi, RailError,
-    Settlement, SettlementNotice, SettlementStatus, SettlementStream, Timestamp, Unit,
+    Amount, CheckProof, Clock, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi,
+    PresentedProof, ProofTerms, Proven, RailError, Settlement, SettlementNotice, SettlementStatus,
+    SettlementStream, Timestamp, Unit,
 };
 
 /// How many notices may wait.
@@ -293,6 +295,15 @@ impl ProcessorControl {
         self.shared.state().made.get(reference).cloned()
     }
 
+    /// Pays `reference` and hands out what proves it. The wallet knows that it is paid, and does not say so by itself.
+    pub fn proof_of(&self, reference: &str) -> Value {
+        self.settle_quietly(reference);
+        Value::from(Map::from_iter([(
+            "preimage".to_owned(),
+            preimage_of(reference).into(),
+        )]))
+    }
+
     /// Whether `reference` has settled.
     #[must_use]
     pub fn is_settled(&self, reference: &str) -> bool {
@@ -433,5 +444,44 @@ impl PaymentProcessor for ScriptedProcessor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        Some(&ScriptedProofs)
+    }
+}
+
+/// What a payer of `reference` holds.
+fn preimage_of(reference: &str) -> String {
+    format!("preimage of {reference}")
+}
+
+/// Checks what [`ProcessorControl::proof_of`] hands out.
+#[derive(Debug)]
+struct ScriptedProofs;
+
+impl CheckProof for ScriptedProofs {
+    fn method(&self) -> (&str, &str) {
+        ("scripted", "charge")
+    }
+
+    fn terms(&self, request: &PaymentRequest) -> Option<ProofTerms> {
+        let fields = [
+            ("amount", request.amount.value().to_string()),
+            ("currency", request.amount.unit().to_string()),
+            ("invoice", request.pay_req.as_str().to_owned()),
+        ];
+        let fields = fields.map(|(name, text)| (name.to_owned(), Value::from(text)));
+        Some(ProofTerms::charge("scripted", Map::from_iter(fields)))
+    }
+
+    fn check(&self, request: &PaymentRequest, proof: &PresentedProof) -> Proven {
+        match proof.reveal("preimage") {
+            None => Proven::Malformed,
+            Some(given) if given == preimage_of(&request.reference) => Proven::Paid(
+                Settlement::new(request.amount.clone(), request.reference.clone()),
+            ),
+            Some(_) => Proven::NotPaid,
+        }
     }
 }

@@ -72,6 +72,13 @@ impl MemoryServer {
     /// Connects a client that signs as `key`.
     #[must_use]
     pub fn client(&self, key: ClientPubkey) -> Arc<MemoryClient> {
+        self.client_as(key, |_| {})
+    }
+
+    /// The same, of whose messages the server is told what `dress` writes: that they came unencrypted, or that nothing but answers
+    /// reaches the client.
+    #[must_use]
+    pub fn client_as(&self, key: ClientPubkey, dress: fn(&mut Origin)) -> Arc<MemoryClient> {
         let (outbox, inbound) = mpsc::channel(QUEUE);
         self.clients
             .lock()
@@ -79,6 +86,7 @@ impl MemoryServer {
             .insert(key, outbox);
         Arc::new(MemoryClient {
             key,
+            dress,
             to_server: self.inbox.clone(),
             inbound: Mutex::new(inbound),
             next: AtomicU64::new(0),
@@ -157,6 +165,7 @@ impl ServerTransport for MemoryServer {
 #[derive(Debug)]
 pub struct MemoryClient {
     key: ClientPubkey,
+    dress: fn(&mut Origin),
     to_server: mpsc::Sender<Inbound>,
     inbound: Mutex<mpsc::Receiver<ClientInbound>>,
     next: AtomicU64,
@@ -236,6 +245,7 @@ impl ClientTransport for MemoryClient {
             }
             !published.insert(prepared.event)
         };
+        (self.dress)(&mut origin);
         let inbound = Inbound::new(Message::parse(signed.message.get())?, origin);
         self.to_server
             .send(inbound)

@@ -4,10 +4,18 @@
 //! keeps no money: whatever it forgets, the ledger remembers.
 
 mod in_flight;
+mod joined;
+#[cfg_attr(
+    not(any(feature = "gateway", feature = "plain")),
+    expect(dead_code, reason = "for pipes")
+)]
+mod lines;
 pub mod memory;
 
 #[cfg(feature = "nostr")]
 pub mod nostr;
+#[cfg(feature = "plain")]
+pub mod plain;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 
@@ -17,6 +25,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::in_flight::{InFlight, Relabelled};
+pub use self::joined::Joined;
+#[cfg(feature = "gateway")]
+pub(crate) use self::lines::BoundedLines;
 use crate::error::Result;
 use crate::payment::{
     BearerToken, ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,
@@ -150,6 +161,12 @@ pub struct Origin {
     pub tokens: Vec<BearerToken>,
     /// Nobody but the two ends could read the message. What is presented in the clear does not count.
     pub confidential: bool,
+    /// Nothing but answers reaches the client, as on a plain MCP transport: it is asked to pay by an answer, whatever it said of
+    /// CEP-8.
+    pub answers_only: bool,
+    /// Nobody vouches for who the client is: the key stands for a connection. What such a client has paid for belongs to whoever
+    /// holds the proof.
+    pub bearer: bool,
     /// The entry in the ledger that paid for the request, on the way to the handler.
     pub paid_by: Option<RequestEventId>,
     /// Where the answer goes.
@@ -174,6 +191,8 @@ impl Origin {
             interaction: None,
             tokens: Vec::new(),
             confidential: false,
+            answers_only: false,
+            bearer: false,
             paid_by: None,
             reply_to,
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::mpp::lift_credential;
 use super::{ErrorObject, RequestId};
 use crate::error::{Error, Result};
 
@@ -86,6 +87,9 @@ struct Envelope<'a> {
     result: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "present")]
     error: Option<Box<RawValue>>,
+    /// Beside the params, where MPP allows a credential.
+    #[serde(default, rename = "_meta", deserialize_with = "present")]
+    meta: Option<Box<RawValue>>,
 }
 
 /// Reads a field that is present, so that `"id":null` is an error rather than an absent id.
@@ -115,7 +119,8 @@ struct Wire<'a> {
 impl Message {
     /// Reads exactly one message.
     ///
-    /// Keeps everything inside `params`, `result` and `error` byte for byte, and the JSON type of the id.
+    /// Keeps everything inside `params`, `result` and `error` byte for byte, and the JSON type of the id. A `_meta` beside the
+    /// params may hold a credential of MPP, which is moved into `params._meta`; whatever else it holds is passed over.
     ///
     /// # Errors
     ///
@@ -140,13 +145,17 @@ impl Message {
             params,
             result,
             error,
+            meta,
             ..
         } = envelope;
+        if meta.is_some() && method.is_none() {
+            return Err(Error::wire("_meta belongs inside the result"));
+        }
         match (id, method, result, error) {
             (Some(id), Some(method), None, None) => Ok(Self::Request(Request {
                 id,
                 method: method.into_owned(),
-                params,
+                params: lift_credential(params, meta.as_deref()),
             })),
             (None, Some(method), None, None) => Ok(Self::Notification(Notification {
                 method: method.into_owned(),

@@ -19,6 +19,9 @@ mod identity;
 mod notification;
 mod tag;
 
+// Payments in the words of another protocol, beside CEP-8.
+pub mod mpp;
+
 pub use error_object::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, PAYMENT_PENDING_CODE,
     PAYMENT_REQUIRED_CODE, SERVER_ERROR_CODE,
@@ -34,7 +37,7 @@ pub use notification::{
     PaymentNotification, PaymentRejectedParams, PaymentRequiredParams,
 };
 pub use oversized::{FrameKind, OversizedFrame, oversized_digest};
-pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, take_tokens};
+pub use presented::{ENTITLEMENT_KEY, ENTITLEMENTS_KEY, USAGE_KEY, take_tokens};
 pub use progress_token::ProgressToken;
 pub use request_id::RequestId;
 pub use strict::{StrictJson, parse_strict};

@@ -20,6 +20,9 @@ const TAGS: [&str; 2] = ["licence", "license"];
 /// The key of `params._meta` under which the handler is told why a call was free. A client cannot write it.
 pub const ENTITLEMENT_KEY: &str = "tollkeeper/entitlement";
 
+/// The key of `result._meta` under which a handler says what a call used: `{"tokens": 7}` or `{"results": 3}`.
+pub const USAGE_KEY: &str = "tollkeeper/usage";
+
 /// The key of a quote's `_meta` under which the client is told why an entitlement does not cover its call.
 pub const ENTITLEMENTS_KEY: &str = "tollkeeper/entitlements";
 

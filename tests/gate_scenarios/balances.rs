@@ -8,7 +8,10 @@ use tollkeeper::ledger::{
     Accounts as _, BALANCE, Credit, Drawn, EntryState, Ledger, MemoryLedger, MovementKind,
     NewEntry, SqliteLedger,
 };
-use tollkeeper::payment::{Clock as _, InvocationIdentity, OnFailure, Unit};
+use tollkeeper::payment::{
+    Clock as _, Entitled, Entitlement, EntitlementClaim, InvocationIdentity, OnFailure, Refusal,
+    Unit,
+};
 use tollkeeper::testing::{Answer, FailingLedger, Harness, HarnessBuilder, LedgerFault, RawClient};
 use tollkeeper::{Amount, ClientPubkey, PaymentInteraction, PricedCapability, RequestEventId};
 
@@ -405,4 +408,122 @@ async fn lists_tell_what_is_left_to_whom_it_belongs() {
         assert_eq!(meta["tollkeeper/balances"], left, "{said:?}");
         assert_eq!(meta["own"], 1);
     }
+}
+
+/// A draw that was made although the ledger said no: the call is executed, and nothing is drawn a second time.
+#[tokio::test(start_paused = true)]
+async fn a_draw_that_was_written_although_the_ledger_said_no_is_a_draw() {
+    let mut served_all_the_same = 0;
+    for nth in 1..=4 {
+        for fault in [LedgerFault::Refuse, LedgerFault::WriteAndFail] {
+            let ledger = Arc::new(FailingLedger::new(Arc::new(MemoryLedger::new())));
+            let harness = builder()
+                .ledger(Arc::clone(&ledger) as _)
+                .start()
+                .await
+                .unwrap();
+            has(&harness, 1, 20).await;
+            let client = harness.client(1);
+            ledger.fail_at(ledger.writes() + nth, fault);
+            client.call_tool(1, "add", json!({})).await.unwrap();
+            let said = kinds(&answers(&client).await);
+            let served = usize::from(said.contains(&"result".to_owned()));
+            let drawn = (20 - left(&*harness.ledger, 1).await) / 7;
+            assert_eq!(harness.executions(), served, "{nth} {fault:?} {said:?}");
+            assert_eq!(drawn as usize, served, "{nth} {fault:?} {said:?}");
+            served_all_the_same += served;
+        }
+    }
+    // Only a draw that was not written is none.
+    assert_eq!(served_all_the_same, 7);
+}
+
+/// Whoever sends an old event of somebody again does not spend what is on his account.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_that_is_sent_again_draws_nothing() {
+    let harness = builder()
+        .payments(|p| p.entitlement(OnceRefused::default()))
+        .start()
+        .await
+        .unwrap();
+    has(&harness, 1, 20).await;
+    let client = harness.client(1);
+    let sent = client.call_tool(1, "add", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["-32000"]);
+    // Within the seconds in which a client may send the same event once more.
+    client.send_again(&sent).await.unwrap();
+    answers(&client).await;
+    assert_eq!(
+        (left(&*harness.ledger, 1).await, harness.executions()),
+        (20, 0)
+    );
+    client.call_tool(2, "add", json!({})).await.unwrap();
+    assert!(kinds(&answers(&client).await).contains(&"result".to_owned()));
+    assert_eq!(left(&*harness.ledger, 1).await, 13);
+}
+
+/// Refuses the first call that it sees.
+#[derive(Debug, Default)]
+struct OnceRefused(std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl Entitlement for OnceRefused {
+    fn name(&self) -> &str {
+        "pace"
+    }
+
+    async fn examine(&self, _: &EntitlementClaim) -> Entitled {
+        if self.0.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return Entitled::NotCovered(None);
+        }
+        Entitled::Refused(Refusal::new(-32000, "too fast"))
+    }
+}
+
+/// What is kept for its buyer is not sold to a connection, nor is money put onto an account that nobody can name again.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_for_clients_that_nobody_vouches_for() {
+    let top_up: PricedCapability = "tool:top_up=7 sat".parse().unwrap();
+    let mut credited: PricedCapability = "tool:credited=7 sat".parse().unwrap();
+    credited.on_failure = OnFailure::Credit;
+    let harness = builder()
+        .payments(|p| p.price(top_up.never_waived()).price(credited))
+        .handler(|_| async { Answer::Lost })
+        .start()
+        .await
+        .unwrap();
+    let client = harness.client_as(1, |origin| {
+        origin.answers_only = true;
+        origin.bearer = true;
+    });
+    client.call_tool(1, "top_up", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["-32602"]);
+    assert_eq!(harness.rail.minted(), 0);
+    client.call_tool(2, "credited", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["-32042"]);
+    books::settle(&harness, 0).await;
+    client.call_tool(3, "credited", json!({})).await.unwrap();
+    assert!(kinds(&answers(&client).await).contains(&"-32000".to_owned()));
+    assert_eq!(left(&*harness.ledger, 1).await, 0);
+    assert_eq!(books::authorizations(&harness).await, 1, "the call is back");
+}
+
+/// Who may not buy may not pay ahead either.
+#[tokio::test(start_paused = true)]
+async fn a_denied_client_buys_nothing_that_only_money_buys() {
+    let top_up: PricedCapability = "tool:top_up=7 sat".parse().unwrap();
+    let harness = builder()
+        .payments(|p| {
+            p.price(top_up.never_waived())
+                .entitlement(OnceRefused::default())
+        })
+        .start()
+        .await
+        .unwrap();
+    let client = harness.client(1);
+    client.call_tool(1, "top_up", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["-32000"]);
+    assert_eq!(harness.rail.minted(), 0);
+    client.call_tool(2, "top_up", json!({})).await.unwrap();
+    assert_eq!(kinds(&answers(&client).await), ["payment_required"]);
 }

@@ -47,6 +47,9 @@ impl Scratch {
             "LNBITS_URL",
             "LNBITS_INVOICE_KEY",
             "LNBITS_ADMIN_KEY",
+            "STRIPE_SECRET_KEY",
+            "STRIPE_WEBHOOK_SECRET",
+            "STRIPE_PRICE_ID",
         ] {
             command.env_remove(name);
         }

@@ -140,7 +140,7 @@ impl Issuer {
             return Err(LicenceError::invalid("not for this capability").into());
         }
         let id = claims.id().unwrap_or_default();
-        self.held_by(&claims, id, claim.invocation.client).await?;
+        self.held_by(&claims, id, claim).await?;
         Ok(claims)
     }
 
@@ -262,17 +262,22 @@ impl Issuer {
         )))
     }
 
-    /// Whether `client` may use the licence: its holder, if it names one; else one of the first clients that came with it.
+    /// Whether the client of `claim` may use the licence: its holder, if it names one; else one of the first clients that came with it.
+    /// Connections without a name are not counted: each would be another client.
     async fn held_by(
         &self,
         claims: &Claims,
         id: &str,
-        client: ClientPubkey,
+        claim: &EntitlementClaim,
     ) -> Result<(), Failure> {
+        let client = claim.invocation.client;
         if let Some(holder) = claims.holder()? {
             if holder != client {
                 return Err(LicenceError::invalid("not the holder of this licence").into());
             }
+            return Ok(());
+        }
+        if claim.nameless {
             return Ok(());
         }
         let holder = (id.to_owned(), client);

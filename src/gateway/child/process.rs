@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::ChildCommand;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gateway::lines::BoundedLines;
 use crate::gateway::secrets;
+use crate::transport::BoundedLines;
 use crate::wire::{ErrorObject, Message, RequestId, Response, SERVER_ERROR_CODE};
 
 /// Longest line taken from a child; what is longer counts as a crash.

@@ -11,14 +11,18 @@ use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
 use crate::gateway::config::{LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
-use crate::gateway::{config, wire_up};
+use crate::gateway::{config, stripe_shop, wire_up};
 use crate::ledger::BALANCE;
 use crate::payment::{
     BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
+    STRIPE_CHECKOUT_URL,
 };
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
-    let selling = config::selling(&args.selling)?;
+    let mut selling = config::selling(&args.selling)?;
+    if let Some(stripe) = &selling.stripe {
+        selling.plans = stripe_shop::plans(stripe).await?;
+    }
     let prices = wire_up::price_list(&selling)?;
     print_entitlements(&selling, args.json);
     print_rails(&selling, args.json);
@@ -53,6 +57,13 @@ fn print_rails(selling: &Selling, as_json: bool) {
                 format!("LNbits at {}", config.host()),
             ));
         }
+    }
+    if let Some(stripe) = &selling.stripe {
+        let mode = match stripe.config.is_live() {
+            true => "live",
+            false => "test mode, not money",
+        };
+        rails.push((STRIPE_CHECKOUT_URL, format!("Stripe, {mode}")));
     }
     if selling.fake {
         rails.push((FAKE, "settles by itself, not money".to_owned()));

@@ -1,5 +1,7 @@
 //! `ledger`: the books, for people and for programs. What could be spent or belongs to a buyer is left out.
 
+mod export;
+pub(in crate::gateway) mod report;
 mod story;
 
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub(super) async fn run(command: &LedgerCommand) -> Outcome {
             Some(client) => statement(file, client, unit).await,
             None => balances(file).await,
         },
+        LedgerCommand::Report(args) => report::run(args).await,
+        LedgerCommand::Export(args) => export::run(args).await,
         LedgerCommand::Show { id, file } => show(id, file).await,
     }
 }

@@ -111,8 +111,8 @@ async fn list(file: &LicenceFile) -> Outcome {
                 };
                 let until = rfc3339(licence.expires_at);
                 let covers = match licence.capabilities.as_str() {
-                    "" => "everything",
-                    covers => covers,
+                    "" => "everything".to_owned(),
+                    covers => covers.replace('\n', ", "),
                 };
                 output::line(&format!(
                     "{}  {state:7}  until {}  client {}  {covers}",
@@ -134,7 +134,7 @@ fn row(licence: &IssuedLicence) -> Value {
         "id": licence.id,
         "client": licence.holder,
         "purchase": licence.purchase,
-        "capabilities": licence.capabilities,
+        "capabilities": licence.capabilities.lines().collect::<Vec<_>>(),
         "issued_at": licence.issued_at.as_secs(),
         "expires_at": licence.expires_at.as_secs(),
         "revoked_at": licence.revoked.map(|(at, _)| at.as_secs()),

@@ -24,6 +24,7 @@ mod demo;
 mod relay;
 mod wallet;
 
+pub(super) use self::ledger::report::day;
 use super::args::Command;
 use super::exit::Outcome;
 

@@ -19,6 +19,8 @@ use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::goods::Goods;
 use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
+use crate::gateway::stripe_shop::{self, StripeShop};
+use crate::gateway::ways::Ways;
 use crate::gateway::{config, entitling, licence_http, revocations, shutdown, wire_up};
 use crate::ledger::LicenceBooks;
 use crate::server::{Counter, PaidServer, with_server_payments};
@@ -33,7 +35,11 @@ const LEAVE: Duration = Duration::from_millis(1200);
 const WRITE: Duration = Duration::from_millis(600);
 
 pub(super) async fn run(args: &ServeArgs) -> Outcome {
-    let serving = config::serving(args)?;
+    let mut serving = config::serving(args)?;
+    if let Some(stripe) = &serving.selling.stripe {
+        serving.selling.plans = stripe_shop::plans(stripe).await?;
+    }
+    let serving = serving;
     let prices = wire_up::price_list(&serving.selling)?;
     let command = ChildCommand::new(&args.command)
         .ok_or_else(|| Failure::usage("CMD: the MCP server to sell must follow --"))?;
@@ -42,38 +48,8 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let keys = wire_up::server_keys(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let books = wire_up::server_books(&serving.ledger)?;
-    let starting = async {
-        let (children, lightning, rates) = tokio::try_join!(
-            async { Ok(Children::start(command, serving.isolation).await?) },
-            wire_up::lightning(&serving.selling),
-            wire_up::rates(&serving.selling.rates),
-        )?;
-        let check = serving
-            .check_calls
-            .then(|| ListedCalls::new(children.catalogue()));
-        let own = own_licences(&serving, &books, &keys)?;
-        let catalogue = Arc::clone(&children.catalogue().borrow());
-        let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
-        let goods = Arc::new(goods);
-        let entitling = &serving.selling.entitling;
-        let entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
-        let rails = wire_up::ServerRails { lightning, rates };
-        let payments = wire_up::server_payments(
-            &serving.selling,
-            books.ledger,
-            check,
-            rails,
-            (entitlements, &goods),
-        )?;
-        let transport = wire_up::server_transport(&serving, keys).await?;
-        let paid = with_server_payments(wire_up::behind_the_gate(&transport)?, payments).await?;
-        serve_licences(&serving, &own, &books.licences, &stop).await?;
-        if let Some(own) = own {
-            revocations::publish(own, &transport, &serving.relays, &stop);
-        }
-        Outcome::Ok((children, transport, paid, goods))
-    };
-    let (children, transport, paid, goods) = tokio::select! {
+    let starting = open_shop(&serving, command, keys, books, &stop);
+    let (children, ways, paid, goods) = tokio::select! {
         started = starting => started?,
         () = stop.cancelled() => return Ok(()),
     };
@@ -81,9 +57,11 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     if prices.entries().is_empty() {
         tracing::warn!("nothing has a price: everything is free");
     }
-    tell_where(&transport, &serving);
-    if serving.announce {
-        announce_changes(&transport, &children);
+    if let Some(transport) = &ways.relays {
+        tell_where(transport, &serving);
+        if serving.announce {
+            announce_changes(transport, &children);
+        }
     }
     let drop_calls = CancellationToken::new();
     let mut served = Arc::clone(&paid) as Arc<dyn ServerTransport>;
@@ -96,9 +74,74 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         pubkey: pubkey.to_string(),
         relays: &serving.relays,
         priced: prices.entries().len(),
+        url: ways.http.as_ref().map(|http| http.url()),
     };
-    ready.print(args.json);
-    finish(work, &paid, &stop, &drop_calls).await
+    match ways.stdio {
+        // What is printed there is for the client.
+        Some(_) => tracing::info!(
+            npub,
+            priced = ready.priced,
+            "serving the program that started this one"
+        ),
+        None => ready.print(args.json),
+    }
+    let ends = [stop, ways.client_left()];
+    finish(work, &paid, &ends, &drop_calls).await
+}
+
+/// Everything that is served, ready to be served.
+type Shop = (Children, Ways, Arc<PaidServer>, Arc<Goods>);
+
+/// Starts the child, the wallet and the rest, in the order in which mistakes are cheapest.
+async fn open_shop(
+    serving: &Serving,
+    command: ChildCommand,
+    keys: NostrKeys,
+    books: wire_up::Books,
+    stop: &CancellationToken,
+) -> Outcome<Shop> {
+    let challenges = wire_up::challenges(&serving.selling.mpp, &keys)?;
+    let (children, lightning, rates) = tokio::try_join!(
+        async { Ok(Children::start(command, serving.isolation).await?) },
+        wire_up::lightning(&serving.selling),
+        wire_up::rates(&serving.selling.rates),
+    )?;
+    let check = serving
+        .check_calls
+        .then(|| ListedCalls::new(children.catalogue()));
+    let own = own_licences(serving, &books, &keys)?;
+    let catalogue = Arc::clone(&children.catalogue().borrow());
+    let goods = Goods::new(&serving.selling, &books, own.as_ref(), &catalogue)?;
+    let goods = Arc::new(goods);
+    let entitling = &serving.selling.entitling;
+    let mut entitlements = entitling::entitlements(entitling, &books, own.as_ref()).await?;
+    let stripe = StripeShop::open(&serving.selling, &books).await?;
+    entitlements.extend(stripe.iter().map(|shop| Arc::clone(&shop.plans)));
+    let checkout = stripe.as_ref().and_then(|shop| shop.checkout.clone());
+    let rails = wire_up::ServerRails {
+        lightning,
+        checkout,
+        tokens: stripe.as_ref().and_then(|shop| shop.tokens.clone()),
+        rates,
+        challenges,
+    };
+    let payments = wire_up::server_payments(
+        &serving.selling,
+        books.ledger,
+        check,
+        rails,
+        (entitlements, &goods),
+    )?;
+    let ways = Ways::open(serving, keys).await?;
+    let paid = with_server_payments(wire_up::behind_the_gate(ways.joined())?, payments).await?;
+    serve_licences(serving, &own, &books.licences, stop).await?;
+    if let (Some(own), Some(relays)) = (own, &ways.relays) {
+        revocations::publish(own, relays, &serving.relays, stop);
+    }
+    if let Some((shop, settings)) = stripe.as_ref().zip(serving.selling.stripe.as_ref()) {
+        shop.keep(settings, stop).await?;
+    }
+    Ok((children, ways, paid, goods))
 }
 
 /// Our own licences, where they count or are sold.
@@ -138,17 +181,21 @@ async fn serve_licences(
     Ok(())
 }
 
-/// Serves until told to stop, then ends in order.
+/// Serves until told to stop, or left by the client that started us, then ends in order.
 async fn finish(
     mut work: JoinHandle<()>,
     paid: &PaidServer,
-    stop: &CancellationToken,
+    [stop, left]: &[CancellationToken; 2],
     drop_calls: &CancellationToken,
 ) -> Outcome {
     tokio::select! {
         () = stop.cancelled() => {}
+        () = left.cancelled() => {}
         _ = &mut work => {
             paid.shutdown(WRITE).await;
+            if left.is_cancelled() {
+                return Ok(());
+            }
             return Err(Failure::failed("the gate closed; the log says why"));
         }
     }
@@ -173,6 +220,9 @@ struct Ready<'a> {
     npub: &'a str,
     relays: &'a [String],
     priced: usize,
+    /// Where it is served over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
 }
 
 impl Ready<'_> {
@@ -189,6 +239,12 @@ impl Ready<'_> {
             .collect();
         output::line(&paint.bold(&format!("serving as {}", self.npub)));
         output::line(&format!("prices      {}", self.priced));
+        if let Some(url) = &self.url {
+            output::line(&format!("url         {url}"));
+        }
+        if self.relays.is_empty() {
+            return;
+        }
         output::line(&format!("relays      {}", self.relays.join(", ")));
         output::line(&format!(
             "look at it  tollkeeper inspect {}{relays}",

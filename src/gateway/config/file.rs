@@ -7,12 +7,16 @@ use serde::Deserialize;
 
 use super::entitlements::Entitlements;
 use super::goods::{Balance, LicenceSale};
+use super::listen::Listen;
 use super::lnbits::LightningLnbits;
+use super::mpp::MppSettings;
+use super::pricing::{Counted, Model, Pricing};
 use super::rates::RatesSection;
+use super::stripe::StripeSection;
 use crate::error::Result;
 use crate::gateway::exit::{Failure, Outcome};
 use crate::payment::{
-    Amount, Capability, OnFailure, PaymentInteractionPolicy, PriceRange, PricedCapability, Unit,
+    Amount, Capability, OnFailure, PaymentInteractionPolicy, PricedCapability, Unit,
 };
 use crate::transport::nostr::{EncryptionMode, Profile};
 
@@ -37,7 +41,11 @@ pub(super) struct File {
     pub(super) about: Option<String>,
     pub(super) website: Option<String>,
     pub(super) picture: Option<String>,
+    pub(super) stdio: Option<bool>,
+    pub(super) listen: Listen,
     price: Vec<Price>,
+    pricing: Pricing,
+    pub(super) mpp: MppSettings,
     pub(super) limits: Limits,
     pub(super) rails: Rails,
     pub(super) entitlements: Entitlements,
@@ -60,6 +68,10 @@ struct Price {
     description: Option<String>,
     #[serde(default)]
     on_failure: OnFailure,
+    model: Option<Model>,
+    per: Option<u64>,
+    most: Option<u64>,
+    argument: Option<String>,
 }
 
 fn sats() -> String {
@@ -71,6 +83,7 @@ fn sats() -> String {
 pub(super) struct Limits {
     pub(super) pending_per_client: Option<usize>,
     pub(super) pending_total: Option<usize>,
+    pub(super) offers_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +92,7 @@ pub(super) struct Rails {
     pub(super) fake: Option<Fake>,
     pub(super) lightning_nwc: Option<LightningNwc>,
     pub(super) lightning_lnbits: Option<LightningLnbits>,
+    pub(super) stripe: Option<StripeSection>,
 }
 
 /// Keys of a NIP-47 wallet. Its connection is a secret and stands elsewhere.
@@ -127,7 +141,8 @@ impl File {
 
     /// The price list.
     pub(super) fn prices(&self) -> Outcome<Vec<PricedCapability>> {
-        self.price
+        let mut prices: Vec<PricedCapability> = self
+            .price
             .iter()
             .enumerate()
             .map(|(at, price)| {
@@ -136,7 +151,9 @@ impl File {
                     Failure::usage(format!("price number {number} ({capability}): {error}"))
                 })
             })
-            .collect()
+            .collect::<Outcome<_>>()?;
+        prices.extend(self.pricing.prices()?);
+        Ok(prices)
     }
 }
 
@@ -157,7 +174,14 @@ impl Price {
             None => min.clone(),
             some => amount("max_amount", some)?,
         };
-        let priced = PricedCapability::new(capability, PriceRange::new(min, max)?)
+        let counted = Counted {
+            model: self.model,
+            per: self.per,
+            most: self.most,
+            argument: self.argument.clone(),
+        };
+        let priced = counted
+            .price(capability, min, max)?
             .with_on_failure(self.on_failure);
         Ok(match &self.description {
             Some(description) => priced.with_description(description),

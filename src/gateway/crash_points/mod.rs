@@ -26,7 +26,7 @@ use super::exit::{Failure, Outcome};
 use crate::error::Result;
 use crate::ledger::{
     Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, Ledger, LetIn, Movement, NewEntry,
+    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Ledger, LetIn, Movement, NewEntry,
     OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
@@ -254,10 +254,10 @@ impl Accounts for CrashingLedger {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
-        self.fuse.burn(self.inner.give_back(id, response, at)).await
+        self.fuse.burn(self.inner.give_back(id, back, at)).await
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{AT, LATER, client, entry, event, identity, moved, opened, sats};
 use crate::ledger::{
-    Applied, BALANCE, Caller, Credit, Drawn, EntryState, Ledger, MovementKind, NewEntry, Opened,
-    PRICE_META, Transition,
+    Applied, BALANCE, Caller, Credit, Drawn, EntryState, GiveBack, Ledger, MovementKind, NewEntry,
+    Opened, PRICE_META, Transition,
 };
 use crate::payment::{
     Amount, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, RequestEventId,
@@ -24,8 +24,10 @@ where
     a_draw_pays_and_claims_at_once(make().await).await;
     a_draw_beyond_the_account_writes_nothing(make().await).await;
     a_credit_counts_once_for_each_name(make().await).await;
+    the_same_event_again_is_not_short(make().await).await;
     side_by_side_nothing_is_overdrawn(make().await).await;
     what_was_paid_comes_back_once(make().await).await;
+    what_was_not_used_comes_back_once(make().await).await;
     what_was_paid_for_otherwise_is_not_drawn_for(make().await).await;
     accounts_that_nobody_moves_lapse(make().await).await;
     accounts_in_two_units_do_not_mix(make().await).await;
@@ -145,7 +147,13 @@ async fn what_was_paid_comes_back_once<L: Ledger>(ledger: Arc<L>) {
     ledger.draw(call(1), AT).await.unwrap();
     let give_back = |id: RequestEventId| {
         let ledger = Arc::clone(&ledger);
-        async move { ledger.give_back(&id, Some("{}".to_owned()), AT).await }
+        async move {
+            let back = GiveBack {
+                response: Some("{}".to_owned()),
+                unused: None,
+            };
+            ledger.give_back(&id, back, AT).await
+        }
     };
     let applied = give_back(event(1)).await.unwrap();
     assert!(matches!(applied, Applied::Moved(_)));
@@ -156,6 +164,52 @@ async fn what_was_paid_comes_back_once<L: Ledger>(ledger: Arc<L>) {
     ));
     assert!(give_back(event(9)).await.is_err());
     assert_eq!(left(&*ledger).await, 7);
+}
+
+async fn what_was_not_used_comes_back_once<L: Ledger>(ledger: Arc<L>) {
+    ledger.credit(top_up(1, 21)).await.unwrap();
+    let mut others = (1..=3).map(|n| {
+        let mut new = call(n);
+        new.identity = identity(n);
+        new
+    });
+    for new in others.by_ref() {
+        ledger.draw(new, AT).await.unwrap();
+    }
+    let back = |amount: Amount| GiveBack {
+        response: Some("{}".to_owned()),
+        unused: Some(amount),
+    };
+    // Not more than was paid, and not in other money: then the call is not ended either.
+    for wrong in [sats(8), "0.01 usd".parse().unwrap()] {
+        assert!(ledger.give_back(&event(1), back(wrong), AT).await.is_err());
+    }
+    let state = ledger.get(&event(1)).await.unwrap().unwrap().state;
+    assert_eq!((state, left(&*ledger).await), (EntryState::Claimed, 0));
+    for _ in 0..3 {
+        ledger
+            .give_back(&event(1), back(sats(5)), AT)
+            .await
+            .unwrap();
+        assert_eq!(left(&*ledger).await, 5);
+    }
+    ledger
+        .give_back(&event(2), back(sats(7)), AT)
+        .await
+        .unwrap();
+    ledger
+        .give_back(&event(3), back(sats(0)), AT)
+        .await
+        .unwrap();
+    assert_eq!(left(&*ledger).await, 12);
+    let movements = ledger.movements(&client(1), &Unit::SATS, 0, 100).await;
+    let kinds: Vec<_> = movements.unwrap().iter().map(|m| m.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        ["top_up", "draw", "draw", "draw", "unused", "unused"]
+    );
+    let entry = ledger.get(&event(3)).await.unwrap().unwrap();
+    assert_eq!(entry.state, EntryState::Delivered);
 }
 
 async fn what_was_paid_for_otherwise_is_not_drawn_for<L: Ledger>(ledger: Arc<L>) {
@@ -225,7 +279,7 @@ async fn what_was_charged_in_other_money_comes_back_as_it_was_priced<L: Ledger>(
     let settle = Transition::Settle(Settlement::new(converted.amount.clone(), "1"));
     let claim = Transition::Claim { by: event(1) };
     moved(&*ledger, event(1), vec![issue, settle, claim]).await;
-    ledger.give_back(&event(1), None, AT).await.unwrap();
+    ledger.give_back(&event(1), all(), AT).await.unwrap();
     assert_eq!(left(&*ledger).await, 0);
     let account = ledger.account(&client(1), &Unit::USD_CENTS).await.unwrap();
     assert_eq!(account.unwrap().amount.value(), 50);
@@ -271,7 +325,7 @@ async fn in_whatever_order_things_happen_they_add_up<L: Ledger>(ledger: Arc<L>) 
             }
             7..=8 => {
                 let n = below(400);
-                let back = ledger.give_back(&numbered(n), None, AT).await;
+                let back = ledger.give_back(&numbered(n), all(), AT).await;
                 match (drawn.get(&n), returned.insert(n)) {
                     (None, _) => {
                         assert!(back.is_err(), "{step}");
@@ -302,4 +356,28 @@ fn numbered(n: u64) -> RequestEventId {
     let mut bytes = [0xEE; 32];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
     RequestEventId::from_bytes(bytes)
+}
+
+/// What an event has drawn is not missing, even if it was the last: it is there.
+async fn the_same_event_again_is_not_short<L: Ledger>(ledger: Arc<L>) {
+    ledger.credit(top_up(1, 7)).await.unwrap();
+    let mut new = call(1);
+    new.amount = sats(7);
+    assert!(matches!(
+        ledger.draw(new.clone(), AT).await.unwrap(),
+        Drawn::Paid { .. }
+    ));
+    let again = ledger.draw(new, AT).await.unwrap();
+    assert!(
+        matches!(again, Drawn::Refused(Opened::Exists(_))),
+        "{again:?}"
+    );
+}
+
+/// The whole price, because the call failed.
+fn all() -> GiveBack {
+    GiveBack {
+        response: None,
+        unused: None,
+    }
 }

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 
 use super::{Books, MemoryLedger};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{
+    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+};
 use crate::ledger::{
-    Account, Accounts, Applied, Credit, Drawn, Entry, Movement, MovementKind, NewEntry, Opened,
-    Transition,
+    Account, Accounts, Applied, Credit, Drawn, Entry, GiveBack, Movement, MovementKind, NewEntry,
+    Opened, Transition,
 };
 use crate::payment::{Amount, ClientPubkey, RequestEventId, Timestamp, Unit};
 
@@ -84,12 +86,12 @@ impl Accounts for MemoryLedger {
         let mut books = self.books();
         let mut accounts = self.account_books();
         let on = accounts.on(&new.client, new.amount.unit());
-        let Some(left) = on.checked_sub(new.amount.value()) else {
-            return Ok(Drawn::Short);
-        };
         if let Some(opened) = books.refusal(&new) {
             return Ok(Drawn::Refused(opened));
         }
+        let Some(left) = on.checked_sub(new.amount.value()) else {
+            return Ok(Drawn::Short);
+        };
         let quoted = Entry::quoted(new);
         let Applied::Moved(entry) = quoted.make_all(paid_at_once(&quoted, at), at) else {
             return Err(Error::ledger("an entry cannot be paid"));
@@ -113,7 +115,7 @@ impl Accounts for MemoryLedger {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
         let mut books = self.books();
@@ -122,15 +124,13 @@ impl Accounts for MemoryLedger {
             .entries
             .get(id)
             .ok_or_else(|| Error::ledger("no such entry"))?;
+        let response = back.response.clone();
         let applied = entry.make_all(vec![Transition::Deliver { response }], at);
         if let Applied::Moved(moved) = &applied {
-            accounts.credit(&Credit {
-                client: moved.client,
-                amount: moved.price(),
-                kind: MovementKind::GivenBack,
-                key: give_back_key(id),
-                at,
-            })?;
+            let credit = back.credit(moved, at).ok_or_else(more_than_paid)?;
+            if credit.amount.value() > 0 {
+                accounts.credit(&credit)?;
+            }
             books.put(moved);
         }
         Ok(applied)

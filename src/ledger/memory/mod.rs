@@ -3,6 +3,7 @@
 mod accounts;
 mod free_calls;
 mod licence_books;
+mod purchases;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use self::accounts::AccountBooks;
 use self::free_calls::FreeBooks;
 use self::licence_books::Licences;
+use self::purchases::Purchases;
 use super::sync::{Mutex, MutexGuard, PoisonError};
 use super::{
     Applied, Caller, Entry, EntryFilter, EntryState, LET_IN_AT_MOST, Ledger, LetIn, Move, NewEntry,
@@ -28,6 +30,7 @@ pub struct MemoryLedger {
     free: Mutex<FreeBooks>,
     licences: Mutex<Licences>,
     accounts: Mutex<AccountBooks>,
+    purchases: Mutex<Purchases>,
 }
 
 /// The entries, and what finds them without reading all.
@@ -60,6 +63,12 @@ impl MemoryLedger {
 
     fn licences(&self) -> MutexGuard<'_, Licences> {
         self.licences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn purchase_books(&self) -> MutexGuard<'_, Purchases> {
+        self.purchases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

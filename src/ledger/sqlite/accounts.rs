@@ -4,12 +4,14 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::books::Books;
 use super::rows::{self, millis, time};
-use super::{SqliteLedger, failure, moves};
+use super::{SqliteLedger, failure, moves, reader};
 use crate::error::{Error, Result};
-use crate::ledger::accounts::{already_elsewhere, draw_key, give_back_key, paid_at_once, too_much};
+use crate::ledger::accounts::{
+    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+};
 use crate::ledger::{
-    Account, Accounts, Applied, Credit, Drawn, Movement, MovementKind, NewEntry, OpenLimits,
-    Opened, Transition,
+    Account, Accounts, Applied, Credit, Drawn, GiveBack, Movement, MovementKind, NewEntry,
+    OpenLimits, Opened, Transition,
 };
 use crate::payment::{Amount, ClientPubkey, RequestEventId, Timestamp, Unit};
 
@@ -53,11 +55,11 @@ impl Accounts for SqliteLedger {
     async fn give_back(
         &self,
         id: &RequestEventId,
-        response: Option<String>,
+        back: GiveBack,
         at: Timestamp,
     ) -> Result<Applied> {
         let id = *id;
-        self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, response, at)))
+        self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, &back, at)))
             .await
     }
 
@@ -138,7 +140,9 @@ fn draw(books: &mut Books, new: NewEntry, at: Timestamp) -> Result<Drawn> {
     let on = account(books.connection(), &client, amount.unit()).map_err(|e| failure(&e))?;
     let on = on.map_or(0, |account| account.amount.value());
     let Some(left) = on.checked_sub(amount.value()) else {
-        return Ok(Drawn::Short);
+        // What this very event has drawn already is not missing.
+        let drawn = reader::of_event(books.connection(), &new.id).map_err(|e| failure(&e))?;
+        return Ok(drawn.map_or(Drawn::Short, |entry| Drawn::Refused(Opened::Exists(entry))));
     };
     let quoted = match moves::open(books, new, NO_LIMITS)? {
         Opened::New(entry) => entry,
@@ -178,21 +182,16 @@ fn put(books: &mut Books, credit: &Credit) -> Result<Account> {
 fn give_back(
     books: &mut Books,
     id: &RequestEventId,
-    response: Option<String>,
+    back: &GiveBack,
     at: Timestamp,
 ) -> Result<Applied> {
+    let response = back.response.clone();
     let applied = moves::apply(books, id, vec![Transition::Deliver { response }], at)?;
     if let Applied::Moved(entry) = &applied {
-        put(
-            books,
-            &Credit {
-                client: entry.client,
-                amount: entry.price(),
-                kind: MovementKind::GivenBack,
-                key: give_back_key(id),
-                at,
-            },
-        )?;
+        let credit = back.credit(entry, at).ok_or_else(more_than_paid)?;
+        if credit.amount.value() > 0 {
+            put(books, &credit)?;
+        }
     }
     Ok(applied)
 }

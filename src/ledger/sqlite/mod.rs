@@ -8,6 +8,7 @@ mod books;
 mod free_calls;
 mod licence_books;
 mod moves;
+mod purchases;
 mod reader;
 mod recent;
 mod rows;

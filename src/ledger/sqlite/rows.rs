@@ -218,7 +218,7 @@ pub(super) fn word<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result
         .map_err(|_| unreadable(column))
 }
 
-fn optional<T>(
+pub(super) fn optional<T>(
     row: &Row<'_>,
     column: usize,
     parse: impl FnOnce(&str) -> Option<T>,
@@ -229,7 +229,7 @@ fn optional<T>(
     }
 }
 
-fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
+pub(super) fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 

@@ -82,6 +82,11 @@ async fn it_conforms() {
         Arc::new(SqliteLedger::open(file(&folder)).unwrap())
     })
     .await;
+    conformance::purchases(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        Arc::new(SqliteLedger::open(file(&folder)).unwrap())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod handler;
 mod processor;
+mod proof;
 
 pub use handler::FakeHandler;
 pub use processor::FakeProcessor;

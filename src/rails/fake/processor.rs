@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::proof::FakeProofs;
 use crate::payment::{
-    Clock, FAKE, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi, RailError,
-    Settlement, SettlementNotice, SettlementStatus, SettlementStream, SystemClock, Unit,
+    CheckProof, Clock, FAKE, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi,
+    RailError, Settlement, SettlementNotice, SettlementStatus, SettlementStream, SystemClock, Unit,
 };
 
 /// How many notices may wait to be taken.
@@ -128,6 +129,10 @@ impl PaymentProcessor for FakeProcessor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        Some(&FakeProofs)
     }
 }
 

@@ -6,6 +6,8 @@ pub mod fake_wallet;
 pub mod lnbits;
 pub mod nwc;
 mod preimage;
+mod proof;
 
 pub use bolt11::{Invoice, Network};
 pub use preimage::{Preimage, judge_preimage};
+pub use proof::PreimageProofs;

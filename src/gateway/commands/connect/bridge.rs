@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::gateway::exit::{Failure, Outcome, with_causes};
-use crate::gateway::lines::BoundedLines;
+use crate::transport::BoundedLines;
 use crate::transport::MessageChannel;
 use crate::wire::{
     ErrorObject, INVALID_REQUEST_CODE, Message, RequestId, Response, SERVER_ERROR_CODE,

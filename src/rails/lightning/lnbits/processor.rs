@@ -16,13 +16,14 @@ use super::webhook::Webhook;
 use super::websocket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payment::{
-    BITCOIN_LIGHTNING_BOLT11, Clock, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi,
-    RailError, Settlement, SettlementNotice, SettlementStatus, SettlementStream, SystemClock,
-    Timestamp, Unit,
+    BITCOIN_LIGHTNING_BOLT11, CheckProof, Clock, PayReq, PaymentOrder, PaymentProcessor,
+    PaymentRequest, Pmi, RailError, Settlement, SettlementNotice, SettlementStatus,
+    SettlementStream, SystemClock, Timestamp, Unit,
 };
 use crate::rails::http::is_in_the_clear;
 use crate::rails::lightning::Network;
 use crate::rails::lightning::bolt11::{check_made, description_of, msat_of, sats_of};
+use crate::rails::lightning::proof::PreimageProofs;
 
 /// How many keys of orders are remembered, to know one that is placed again.
 const REMEMBERED: usize = 4096;
@@ -280,6 +281,10 @@ impl PaymentProcessor for LnbitsProcessor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        Some(&PreimageProofs)
     }
 }
 

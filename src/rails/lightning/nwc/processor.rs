@@ -20,11 +20,13 @@ use super::settings::NwcSettings;
 use super::{LIST_TRANSACTIONS, LOOKUP_INVOICE, MAKE_INVOICE, PAYMENT_RECEIVED};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payment::{
-    BITCOIN_LIGHTNING_BOLT11, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi,
-    RailError, Settlement, SettlementNotice, SettlementStatus, SettlementStream, Timestamp, Unit,
+    BITCOIN_LIGHTNING_BOLT11, CheckProof, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest,
+    Pmi, RailError, Settlement, SettlementNotice, SettlementStatus, SettlementStream, Timestamp,
+    Unit,
 };
 use crate::rails::lightning::bolt11::{self, Invoice};
 use crate::rails::lightning::preimage::{Preimage, judge_preimage};
+use crate::rails::lightning::proof::PreimageProofs;
 use crate::relays::SKEW;
 
 /// Invoices that are made at once. Look-ups have places of their own, so that none is waited for.
@@ -282,6 +284,10 @@ impl PaymentProcessor for LightningNwcProcessor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    fn proofs(&self) -> Option<&dyn CheckProof> {
+        Some(&PreimageProofs)
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 /// Reads lines of at most `most` bytes.
 #[derive(Debug)]
-pub(super) struct BoundedLines<R> {
+pub(crate) struct BoundedLines<R> {
     reader: BufReader<R>,
     most: usize,
     line: Vec<u8>,
@@ -18,15 +18,15 @@ pub(super) struct BoundedLines<R> {
 
 /// One line, without its line break.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// The bytes, or the first of them.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// The line is longer than the bound; the rest of it is passed over.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl<R: AsyncRead + Unpin> BoundedLines<R> {
-    pub(super) fn new(reader: R, most: usize) -> Self {
+    pub(crate) fn new(reader: R, most: usize) -> Self {
         Self {
             reader: BufReader::new(reader),
             most,
@@ -36,7 +36,7 @@ impl<R: AsyncRead + Unpin> BoundedLines<R> {
     }
 
     /// The next line that is not empty; `None` at the end. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let chunk = self.reader.fill_buf().await?;
             if chunk.is_empty() {

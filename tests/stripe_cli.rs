@@ -1,0 +1,531 @@
+//! Selling by Stripe as users meet it: `serve` with a config file, a key and a webhook, against a Stripe on loopback.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, reason = "of what the tests share, this one needs a part")]
+
+#[path = "support/binary.rs"]
+mod binary;
+#[path = "support/fake_stripe.rs"]
+mod fake_stripe;
+#[path = "support/http_service.rs"]
+mod http_service;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tollkeeper::transport::nostr::DevRelay;
+
+use binary::{Running, Scratch, mini_mcp};
+use fake_stripe::{FakeStripe, KEY, WEBHOOK_SECRET, now, post, signed};
+
+const PATH: &str = "/stripe/webhooks";
+
+/// The seed's shop, with the tools of the tests' server: `echo` is free.
+const PLANS: &str = r#"
+    [[rails.stripe.plan]]
+    tool = "add"
+    priceId = "price_once"
+    paymentReason = "Payment required to use the add feature"
+    [[rails.stripe.plan]]
+    tool = "size"
+    paymentReason = "Payment required to use the size feature"
+    checkout = { success_url = "https://example.com/success", mode = "subscription", line_items = [{ price = "price_monthly", quantity = 1 }] }
+    [[rails.stripe.plan]]
+    capabilities = ["tool:count", "tool:fail"]
+    priceId = "price_metered"
+    meterEvent = "api_usage"
+"#;
+
+struct World {
+    scratch: Scratch,
+    relay: DevRelay,
+    stripe: FakeStripe,
+    webhook: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let stripe = FakeStripe::start().await;
+        stripe.price("price_once", 999, None);
+        stripe.price("price_monthly", 500, Some("licensed"));
+        stripe.price("price_metered", 2, Some("metered"));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            scratch: Scratch::new(),
+            relay: DevRelay::start(0).await.unwrap(),
+            stripe,
+            webhook: free.local_addr().unwrap().to_string(),
+        }
+    }
+
+    /// `[rails.stripe]` with `more` keys, and then other sections.
+    fn config(&self, more: &str, sections: &str) -> String {
+        let url = self.stripe.url();
+        let text = format!(
+            "ledger = \"books.db\"\n[rails.stripe]\nbase_url = \"{url}\"\nsuccess_url = \"https://example.com/success\"\n{more}\n{sections}"
+        );
+        self.scratch.write("shop.toml", &text).display().to_string()
+    }
+
+    fn seller(&self, command: &str, config: &str) -> Command {
+        let mut seller = self.scratch.tollkeeper("seller");
+        seller
+            .env("STRIPE_SECRET_KEY", KEY)
+            .env("STRIPE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+            .stdin(Stdio::null())
+            .args([command, "--json", "--config", config])
+            .args(["--log", "trace,tollkeeper=trace"]);
+        if command == "serve" {
+            seller
+                .args(["--relay", &self.relay.url()])
+                .args(["--stripe-webhook", &self.webhook]);
+        }
+        seller
+    }
+
+    async fn serve(&self, config: &str) -> (Running, String) {
+        let mut command = self.seller("serve", config);
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .unwrap();
+        command.arg("--").args(mini_mcp());
+        spawn_blocking(move || {
+            let server = Running::start_logging(command, log);
+            let ready = server.next().expect("serve must become ready");
+            let npub = ready["npub"].as_str().unwrap().to_owned();
+            (server, npub)
+        })
+        .await
+        .unwrap()
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.scratch.path("serve.log")
+    }
+
+    async fn call(&self, npub: &str, home: &str, words: &[&str]) -> Value {
+        let mut command = self.scratch.tollkeeper(home);
+        command
+            .stdin(Stdio::null())
+            .args(["call", npub])
+            .args(words)
+            .args(["--relay", &self.relay.url(), "--timeout", "30", "--json"]);
+        last_line(&run(command).await)
+    }
+
+    /// The webhook about `object`, as Stripe sends it.
+    async fn webhook(&self, kind: &str, object: &str) -> (u16, String) {
+        let event = self.stripe.event(kind, object);
+        self.stripe.send(&self.webhook, &event).await
+    }
+
+    /// Calls until it is served: the webhook was answered before it was acted upon.
+    async fn served(&self, npub: &str, home: &str, words: &[&str]) -> Value {
+        for _ in 0..20 {
+            let answer = self.call(npub, home, words).await;
+            if answer["event"] == "result" {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never served: {words:?}")
+    }
+}
+
+async fn run(mut command: Command) -> Output {
+    spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn last_line(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap_or("null")).unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The session that a demand is about.
+fn session_of(answer: &Value) -> String {
+    assert_eq!(answer["code"], -32042, "{answer}");
+    let url = answer["data"]["payment_options"][0]["pay_req"].as_str();
+    session_in(url.unwrap())
+}
+
+fn session_in(url: &str) -> String {
+    let last = url.rsplit('/').next().unwrap();
+    last.split('#').next().unwrap().to_owned()
+}
+
+/// The flow of the seed: free, once, by subscription, by use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_a_bought_a_subscribed_and_a_metered_tool_are_sold_from_a_config_file() {
+    let world = World::new().await;
+    let config = world.config("", PLANS);
+    let (mut server, npub) = world.serve(&config).await;
+    let echo = ["tool:echo", "text=hello"];
+    assert_eq!(world.call(&npub, "a", &echo).await["event"], "result");
+
+    let add = ["tool:add", "a=1", "b=2"];
+    let demand = world.call(&npub, "a", &add).await;
+    let option = &demand["data"]["payment_options"][0];
+    assert_eq!(option["pmi"], "stripe-checkout-url");
+    assert_eq!(
+        option["description"],
+        "Payment required to use the add feature"
+    );
+    let session = session_of(&demand);
+    let again = world.call(&npub, "a", &["tool:add", "a=3", "b=4"]).await;
+    assert_eq!(session_of(&again), session, "one page for one tool");
+    world.stripe.pay(&session);
+    let received = world.webhook("checkout.session.completed", &session).await;
+    assert_eq!(received, (200, r#"{"received":true}"#.to_owned()));
+    world.served(&npub, "a", &add).await;
+    let other = world.call(&npub, "b", &add).await;
+    assert_ne!(session_of(&other), session, "somebody else has not paid");
+
+    let size = ["tool:size", "text=four"];
+    let session = session_of(&world.call(&npub, "a", &size).await);
+    world.stripe.pay(&session);
+    world.webhook("checkout.session.completed", &session).await;
+    world.served(&npub, "a", &size).await;
+    let subscription = world.stripe.object(&session)["subscription"].clone();
+    let subscription = subscription.as_str().unwrap();
+    world.stripe.subscription(subscription, "canceled");
+    world
+        .webhook("customer.subscription.deleted", subscription)
+        .await;
+    let mut after = world.call(&npub, "a", &size).await;
+    for _ in 0..20 {
+        if after["event"] == "error" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        after = world.call(&npub, "a", &size).await;
+    }
+    assert_ne!(session_of(&after), session);
+
+    let session = session_of(&world.call(&npub, "a", &["tool:count"]).await);
+    world.stripe.pay(&session);
+    world.served(&npub, "a", &["tool:count"]).await;
+    world.served(&npub, "a", &["tool:fail"]).await;
+    world.served(&npub, "a", &["tool:count"]).await;
+    for _ in 0..50 {
+        if world.stripe.metered().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let counted = world.stripe.metered();
+    assert_eq!(counted.len(), 2, "what failed is not counted: {counted:?}");
+    server.terminate();
+    assert!(
+        spawn_blocking(move || server.wait())
+            .await
+            .unwrap()
+            .success()
+    );
+
+    let log = std::fs::read_to_string(world.log()).unwrap();
+    for secret in [KEY, WEBHOOK_SECRET, "checkout.stripe.example"] {
+        assert!(!log.contains(secret), "{secret} in the log");
+    }
+    assert!(
+        world
+            .stripe
+            .all("customer")
+            .iter()
+            .all(|c| c["email"].is_null())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_hides_error_data_is_told_in_a_result() {
+    let world = World::new().await;
+    let config = world.config("demand = \"tool_result\"", PLANS);
+    let (_server, npub) = world.serve(&config).await;
+    let answer = world.call(&npub, "a", &["tool:add", "a=1", "b=2"]).await;
+    let result = &answer["result"];
+    assert_eq!(result["isError"], true, "{answer}");
+    let text = result["content"][0]["text"].as_str().unwrap();
+    let text: Value = serde_json::from_str(text).unwrap();
+    let url = text["data"]["checkoutUrl"].as_str().unwrap();
+    world.stripe.pay(&session_in(url));
+    let answer = world.call(&npub, "a", &["tool:add", "a=1", "b=2"]).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "3", "{answer}");
+}
+
+/// The seed's environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_price_may_be_in_the_environment() {
+    let world = World::new().await;
+    let config = world.config("", "[[rails.stripe.plan]]\ntool = \"add\"");
+    let mut command = world.seller("check", &config);
+    let without = run(world.seller("check", &config)).await;
+    assert_eq!(without.status.code(), Some(2));
+    assert!(said(&without).contains("STRIPE_PRICE_ID"));
+    command.env("STRIPE_PRICE_ID", "price_once");
+    let checked = run(command).await;
+    let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    assert!(lines.contains("9.99") || lines.contains("999"), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_at_a_price_in_dollars_is_paid_on_a_page() {
+    let world = World::new().await;
+    let price = "[[price]]\ncapability = \"tool:add\"\namount = 100\nunit = \"usd-cents\"";
+    let config = world.config("", price);
+    let (_server, npub) = world.serve(&config).await;
+    let add = [
+        "tool:add",
+        "a=1",
+        "b=2",
+        "--payment-interaction",
+        "explicit_gating",
+    ];
+    let demand = world.call(&npub, "a", &add).await;
+    let ttl = demand["data"]["payment_options"][0]["ttl"]
+        .as_u64()
+        .unwrap();
+    assert!(ttl > 1800, "{ttl}");
+    let session = session_of(&demand);
+    world.stripe.pay(&session);
+    world.webhook("checkout.session.completed", &session).await;
+    let answer = world.served(&npub, "a", &add).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "3");
+    assert_ne!(
+        session_of(&world.call(&npub, "a", &add).await),
+        session,
+        "one call"
+    );
+    // Transparent, without asking for the method: nobody waits for a person.
+    let refused = world.call(&npub, "b", &add[..3]).await;
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("stripe-checkout-url"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_stripe_has_signed_is_received() {
+    let world = World::new().await;
+    let config = world.config("", PLANS);
+    let mut command = world.seller("serve", &config);
+    command.env(
+        "STRIPE_WEBHOOK_SECRET",
+        format!("whsec_the_former_one_x, {WEBHOOK_SECRET}"),
+    );
+    command.arg("--").args(mini_mcp());
+    let server = spawn_blocking(move || {
+        let server = Running::start(command);
+        server.next().expect("ready");
+        server
+    })
+    .await
+    .unwrap();
+    let address = world.webhook.as_str();
+    let body = world
+        .stripe
+        .event("checkout.session.completed", "nothing")
+        .to_string();
+    let body = body.replace("\"object\":null", "\"object\":{\"id\":\"cs_test_1\"}");
+    let good = signed(&body, now(), WEBHOOK_SECRET);
+    let received = (200, r#"{"received":true}"#.to_owned());
+    for (signature, sent) in [
+        (good.clone(), body.clone()),
+        (signed(&body, now(), "whsec_the_former_one_x"), body.clone()),
+        // Twice.
+        (good.clone(), body.clone()),
+    ] {
+        assert_eq!(post(address, PATH, Some(&signature), &sent).await, received);
+    }
+    let of_no_concern = world
+        .stripe
+        .event("customer.created", "nothing")
+        .to_string();
+    let signature = signed(&of_no_concern, now(), WEBHOOK_SECRET);
+    assert_eq!(
+        post(address, PATH, Some(&signature), &of_no_concern).await,
+        received
+    );
+    let tampered = body.replace("cs_test_1", "cs_test_2");
+    for (signature, sent) in [
+        (None, body.as_str()),
+        (Some(String::new()), &body),
+        (Some(good.clone()), &tampered),
+        (Some(good.clone()), &body.replace(':', ": ")),
+        (Some(signed(&body, now() - 400, WEBHOOK_SECRET)), &body),
+        (Some(signed(&body, now() + 400, WEBHOOK_SECRET)), &body),
+        (Some(signed(&body, now(), "whsec_somebody_elses")), &body),
+        (Some(signed("{}", now(), WEBHOOK_SECRET)), "{}"),
+        (Some(signed("nonsense", now(), WEBHOOK_SECRET)), "nonsense"),
+    ] {
+        let (status, said) = post(address, PATH, signature.as_deref(), sent).await;
+        assert_eq!(status, 400, "{said}");
+        assert!(said.contains("Webhook Error"), "{said}");
+    }
+    let long = "x".repeat(2 * 1024 * 1024);
+    let signature = signed(&long, now(), WEBHOOK_SECRET);
+    let (status, _) = post(address, PATH, Some(&signature), &long).await;
+    assert!(
+        status == 400 || status == 0,
+        "{status}: too long, or cut off"
+    );
+    assert_eq!(post(address, "/", Some(&good), &body).await.0, 404);
+    assert_eq!(
+        post(address, "/stripe/webhooks/x", Some(&good), &body)
+            .await
+            .0,
+        404
+    );
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_no_webhook_is_received() {
+    let world = World::new().await;
+    let config = world.config("", PLANS);
+    let mut command = world.seller("serve", &config);
+    command.env_remove("STRIPE_WEBHOOK_SECRET");
+    command.arg("--").args(mini_mcp());
+    let server = spawn_blocking(move || {
+        let server = Running::start(command);
+        server.next().expect("ready");
+        server
+    })
+    .await
+    .unwrap();
+    let event = world.stripe.event("checkout.session.completed", "nothing");
+    assert_eq!(world.stripe.send(&world.webhook, &event).await.0, 503);
+    drop(server);
+}
+
+/// The process is killed after the webhook was received, while Stripe cannot be asked; the next start grants.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_the_webhook_and_the_grant_loses_nothing() {
+    let world = World::new().await;
+    let config = world.config("", PLANS);
+    let (mut server, npub) = world.serve(&config).await;
+    let add = ["tool:add", "a=1", "b=2"];
+    let session = session_of(&world.call(&npub, "a", &add).await);
+    world.stripe.pay(&session);
+    let event = world.stripe.event("checkout.session.completed", &session);
+    world.stripe.down(true);
+    assert_eq!(world.stripe.send(&world.webhook, &event).await.0, 200);
+    server.kill();
+    world.stripe.down(false);
+    let (_server, npub) = world.serve(&config).await;
+    // Found by acting upon the webhook, not by the buyer's asking.
+    for _ in 0..50 {
+        if !world
+            .stripe
+            .asked(&format!("GET /v1/checkout/sessions/{session}"))
+            .is_empty()
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.served(&npub, "a", &add).await;
+    assert_eq!(world.stripe.all("checkout.session").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_told_at_the_start_by_their_key() {
+    let world = World::new().await;
+    let small = "[[price]]\ncapability = \"tool:add\"\namount = 49\nunit = \"usd-cents\"";
+    let wrong_amount =
+        "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_once\"\namount = 5";
+    let wrong_mode =
+        "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_once\"\nmode = \"subscription\"";
+    let unknown = "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_nowhere\"";
+    let no_meter = "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_metered\"";
+    let twice = format!(
+        "{small}\n{}",
+        "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_once\""
+    );
+    for (key, more, sections, named) in [
+        (KEY, "", small, "tool:add"),
+        (KEY, "", wrong_amount, "amount"),
+        (KEY, "", wrong_mode, "mode"),
+        (KEY, "", unknown, "price_nowhere"),
+        (KEY, "", no_meter, "meterEvent"),
+        (KEY, "", &twice, "tool:add"),
+        (KEY, "page_ttl = 60", PLANS, "page_ttl"),
+        (KEY, "live = true", PLANS, "live"),
+        ("sk_live_51FakeFakeFake", "", PLANS, "live"),
+        ("sk_test_unknown", "", PLANS, "key"),
+        ("pk_test_public", "", PLANS, "STRIPE_SECRET_KEY"),
+        ("", "", PLANS, "STRIPE_SECRET_KEY"),
+    ] {
+        let config = world.config(more, sections);
+        let mut command = world.seller("serve", &config);
+        command.env("STRIPE_SECRET_KEY", key);
+        command.arg("--").args(mini_mcp());
+        let output = run(command).await;
+        let said = said(&output);
+        // What is complained about, not what is traced.
+        let complaint = |line: &&str| !line.contains(" TRACE ") && !line.contains(" DEBUG ");
+        let last = said.lines().rfind(complaint);
+        let last = last.unwrap_or_default().to_owned();
+        assert_eq!(output.status.code(), Some(2), "{named}: {last}");
+        assert!(last.contains(named), "{named}: {last}");
+        assert!(key.is_empty() || !said.contains(key), "{named}: {last}");
+    }
+}
+
+/// Stripe is down when the server starts: what was bought is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_stripe_serves_who_has_paid() {
+    let world = World::new().await;
+    let plan = "[[rails.stripe.plan]]\ntool = \"add\"\npriceId = \"price_once\"\nmode = \"payment\"\namount = 999\nunit = \"usd-cents\"";
+    let config = world.config("", plan);
+    let (mut server, npub) = world.serve(&config).await;
+    let add = ["tool:add", "a=1", "b=2"];
+    world
+        .stripe
+        .pay(&session_of(&world.call(&npub, "a", &add).await));
+    world.served(&npub, "a", &add).await;
+    server.terminate();
+    spawn_blocking(move || server.wait()).await.unwrap();
+    world.stripe.down(true);
+    let (_server, npub) = world.serve(&config).await;
+    let answer = world.call(&npub, "a", &add).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "3", "{answer}");
+    assert_eq!(world.call(&npub, "b", &add).await["code"], -32000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_is_sound() {
+    let world = World::new().await;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/stripe.toml");
+    let text = std::fs::read_to_string(example).unwrap();
+    let fake = format!("base_url = \"{}\" #", world.stripe.url());
+    let text = text.replace("# base_url = \"http://127.0.0.1:12111\"", &fake);
+    let config = world
+        .scratch
+        .write("example.toml", &text)
+        .display()
+        .to_string();
+    let output = run(world.seller("check", &config)).await;
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    for part in [
+        "tool:wporg_query_themes",
+        "tool:metered_tool",
+        "stripe-checkout-url",
+    ] {
+        assert!(lines.contains(part), "{part} in {lines}");
+    }
+}
