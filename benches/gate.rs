@@ -1,6 +1,7 @@
-//! What the gate costs, without a relay: an unpriced request, a priced and waived one, and matching in long price lists.
+//! What the gate costs, without a relay: an unpriced request, a priced and waived one, matching in long price lists, and the
+//! pieces of a paid call.
 //!
-//! `cargo bench --features testing --bench gate`. Compare the rows of one run with each other, not with another machine.
+//! `cargo bench --features testing,nostr --bench gate`. Compare the rows of one run with each other, not with another machine.
 
 #![expect(
     missing_docs,
@@ -8,10 +9,15 @@
     reason = "a program that measures, with macros that write items without docs"
 )]
 
+#[path = "support/pieces.rs"]
+mod pieces;
+
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pieces::Pieces;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tollkeeper::gate::PriceList;
@@ -122,5 +128,28 @@ fn price_matching(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, gate_overhead, price_matching);
+/// What a paid call is made of, each piece alone.
+fn pieces(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pieces");
+    let pieces = Pieces::new();
+    for piece in [
+        "parse",
+        "identity",
+        "ledger",
+        "paid_call",
+        "plain_frame",
+        "wrapped_frame",
+    ] {
+        group.bench_function(piece, |b| {
+            b.iter_custom(|times| {
+                let began = Instant::now();
+                pieces.run(piece, usize::try_from(times).unwrap_or(usize::MAX));
+                began.elapsed()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, gate_overhead, price_matching, pieces);
 criterion_main!(benches);

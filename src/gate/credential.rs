@@ -34,7 +34,10 @@ pub(super) struct Presentation {
 impl Gate {
     /// Serves `knock` by the credential that it presents. Gives it back if it presents none, or if nothing can have been paid for
     /// the one that it presents: then it is offered the call like any other.
-    pub(super) async fn present(self: &Arc<Self>, mut knock: Knock) -> Result<Option<Knock>> {
+    pub(super) async fn present(
+        self: &Arc<Self>,
+        mut knock: Box<Knock>,
+    ) -> Result<Option<Box<Knock>>> {
         let Some(presented) = knock.shown.credential.take() else {
             return Ok(Some(knock));
         };
@@ -140,10 +143,10 @@ impl Gate {
     /// It counts after the challenge has expired, too: the money is there.
     pub(super) async fn serve_proven(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         presentation: Presentation,
         settlement: Settlement,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let Presentation {
             challenge, entry, ..
         } = presentation;
@@ -181,10 +184,10 @@ impl Gate {
     /// Forwards the call whose entry has just been claimed for it; its result carries a receipt.
     pub(super) async fn forward_proven(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         challenge: &Challenge,
         entry: Entry,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let receipt = self.receipt(challenge, &entry);
         let paid = Paid::with_receipt(entry.id, receipt);
         self.forward(knock.request, knock.origin, knock.negotiated, Some(paid))
@@ -195,10 +198,10 @@ impl Gate {
     /// The proof proves nothing, which is its `problem`. The wallet may know better, and is asked: what is paid is served.
     async fn serve_unproven(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         presentation: Presentation,
         problem: Problem,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let Presentation {
             challenge,
             entry,
@@ -258,7 +261,7 @@ impl Gate {
         knock: &Knock,
         challenge: &Challenge,
         entry: &Entry,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let by_this = entry.claimed_by == Some(knock.origin.event);
         match entry.state {
             // Another copy of this very request is a step ahead, and answers.
@@ -327,7 +330,7 @@ impl Gate {
         knock: &Knock,
         problem: Problem,
         challenge: Option<&Challenge>,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         tracing::warn!(
             request_event_id = %knock.origin.event, client_pubkey = knock.origin.client.short(),
             capability = %knock.listed.capability, reason = problem.reason(), "a credential was not taken"

@@ -4,6 +4,7 @@
 //! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
 //! → claimed and forwarded; else a price is named.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Gate;
@@ -21,7 +22,14 @@ use crate::wire::{
     RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
+/// Something to do beside the door. Boxed where it is made: handed from function to function, and through the stages of a task,
+/// it would be copied as a whole each time, and it is as large as all that may still happen to a request.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A priced request at the door, with everything that is known about it.
+///
+/// It is boxed on its way: each stage would otherwise keep room for it in the future of every stage before, and all of that is
+/// copied several times before a request is looked at.
 #[derive(Debug)]
 pub(super) struct Knock {
     pub(super) request: Request,
@@ -42,7 +50,7 @@ pub(super) struct Knock {
 
 impl Knock {
     /// The same, offered the call after a credential that nothing was paid for.
-    pub(super) fn after(mut self, problem: Problem) -> Self {
+    pub(super) fn after(mut self: Box<Self>, problem: Problem) -> Box<Self> {
         self.negotiated.failed = Some(problem);
         self
     }
@@ -116,45 +124,53 @@ impl Gate {
                     self.forward(request, origin, negotiated, None).await;
                 } else if origin.answers_only {
                     let gate = Arc::clone(self);
-                    self.in_a_task(async move { gate.refuse_repeated(&request.id, &origin).await })
-                        .await;
+                    self.in_a_task(Box::pin(async move {
+                        gate.refuse_repeated(&request.id, &origin).await
+                    }))
+                    .await;
                 }
             }
             PriceMatch::Refused(why) => {
                 let gate = Arc::clone(self);
-                self.answer_if_ours(origin.event, async move {
-                    gate.answer_error(
-                        &request.id,
-                        &origin.reply_to,
-                        &ErrorObject::new(INVALID_PARAMS_CODE, why),
-                    )
-                    .await;
-                })
+                self.answer_if_ours(
+                    origin.event,
+                    Box::pin(async move {
+                        gate.answer_error(
+                            &request.id,
+                            &origin.reply_to,
+                            &ErrorObject::new(INVALID_PARAMS_CODE, why),
+                        )
+                        .await;
+                    }),
+                )
                 .await;
             }
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
                 let gate = Arc::clone(self);
-                self.answer_if_ours(origin.event, async move {
-                    let text = "this is only sold over an encrypted connection";
-                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
-                    gate.answer_error(&request.id, &origin.reply_to, &error)
-                        .await;
-                })
+                self.answer_if_ours(
+                    origin.event,
+                    Box::pin(async move {
+                        let text = "this is only sold over an encrypted connection";
+                        let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
+                        gate.answer_error(&request.id, &origin.reply_to, &error)
+                            .await;
+                    }),
+                )
                 .await;
             }
             PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
                 let gate = Arc::clone(self);
-                self.in_a_task(async move {
+                self.answer_if_ours(origin.event, Box::pin(async move {
                     let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
                                 own with each request (Authorization: Bearer …, at least 16 characters)";
                     let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
                     gate.answer_error(&request.id, &origin.reply_to, &error)
                         .await;
-                })
+                }))
                 .await;
             }
             PriceMatch::Priced { listed, invocation } => {
-                let knock = Knock {
+                let knock = Box::new(Knock {
                     request,
                     origin,
                     negotiated,
@@ -164,14 +180,14 @@ impl Gate {
                     refusal: None,
                     known: false,
                     replayed: false,
-                };
+                });
                 self.let_knock(knock).await;
             }
         }
     }
 
     /// Deals with a priced request in a task of its own.
-    async fn let_knock(self: &Arc<Self>, knock: Knock) {
+    async fn let_knock(self: &Arc<Self>, knock: Box<Knock>) {
         // Before the next message is taken in: it may be the cancellation.
         let event = knock.origin.event;
         self.waiting
@@ -179,16 +195,16 @@ impl Gate {
         // A copy that had to wait for the ledger would be evaluated after the answer to the other one.
         let is_copy = self.is_shared() && self.waiting.is_beside_another(&event);
         let gate = Arc::clone(self);
-        self.in_a_task(async move {
+        self.in_a_task(Box::pin(async move {
             if !is_copy {
                 gate.enter_priced(knock).await;
             }
             gate.waiting.leave(&event);
-        })
+        }))
         .await;
     }
 
-    async fn enter_priced(self: &Arc<Self>, knock: Knock) {
+    async fn enter_priced(self: &Arc<Self>, knock: Box<Knock>) {
         let (id, origin) = (knock.request.id.clone(), knock.origin.clone());
         let Some(taken) = self.take(origin.event).await else {
             return;
@@ -205,13 +221,16 @@ impl Gate {
         }
     }
 
-    async fn admit(self: &Arc<Self>, mut knock: Knock, taken: Taken) -> Result<()> {
+    async fn admit(self: &Arc<Self>, mut knock: Box<Knock>, taken: Taken) -> Result<()> {
         let standing = self.ledger.standing(&knock.caller()).await?;
         if let Some(entry) = standing.of_event {
-            return self.resume(knock, entry).await;
+            return Box::pin(self.resume(knock, entry)).await;
         }
         if !is_fresh(knock.origin.created_at, self.clock.now()) {
-            self.refuse_stale(knock.request, knock.origin).await;
+            let Knock {
+                request, origin, ..
+            } = *knock;
+            self.refuse_stale(request, origin).await;
             return Ok(());
         }
         if knock.negotiated.refused {
@@ -227,31 +246,31 @@ impl Gate {
         let known = standing.answered || !first || taken == Taken::Inherited;
         knock.known = known;
         knock.replayed = known && !self.is_a_retry(&knock);
-        let Some(knock) = self.present(knock).await? else {
+        let Some(knock) = Box::pin(self.present(knock)).await? else {
             return Ok(());
         };
-        let Some(knock) = self.waive(knock, standing.answered).await? else {
+        let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
         if knock.replayed {
             let interaction = knock.negotiated.effective;
             let mut standing = standing.of_identity.iter();
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
-                return self.refuse_replay(knock).await;
+                return Box::pin(self.refuse_replay(knock)).await;
             }
-        } else if let Some(entry) = self.claim(&knock, &standing.of_identity).await? {
+        } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
             return self.forward_claimed(knock, entry).await;
         }
         if let Some(refusal) = &knock.refusal {
-            return self.refuse_call(&knock, refusal).await;
+            return Box::pin(self.refuse_call(&knock, refusal)).await;
         }
         if !knock.listed.by_call {
             let refusal = Refusal::new(SERVER_ERROR_CODE, "Not for sale by the call");
-            return self.refuse_call(&knock, &refusal).await;
+            return Box::pin(self.refuse_call(&knock, &refusal)).await;
         }
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => match self.draw(knock, quote).await? {
-                Some((knock, quote)) => self.quote(knock, quote).await,
+            Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
+                Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
                 None => Ok(()),
             },
             Ok(PriceDecision::Waive) => {
@@ -259,8 +278,10 @@ impl Gate {
                 if self.ledger.note_answered(&event, self.clock.now()).await?
                     && self.first_time(&knock.origin)
                 {
-                    self.forward(knock.request, knock.origin, knock.negotiated, None)
-                        .await;
+                    let Knock {
+                        request, origin, ..
+                    } = *knock;
+                    self.forward(request, origin, knock.negotiated, None).await;
                 } else {
                     self.refuse_repeated(&knock.request.id, &knock.origin).await;
                 }
@@ -270,7 +291,7 @@ impl Gate {
                 self.ledger
                     .note_answered(&knock.origin.event, self.clock.now())
                     .await?;
-                self.refuse_by_policy(&knock, message).await;
+                Box::pin(self.refuse_by_policy(&knock, message)).await;
                 Ok(())
             }
             Err(error) => {
@@ -307,24 +328,27 @@ impl Gate {
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
         let gate = Arc::clone(self);
         let text = "the request's created_at is more than 10 minutes off the server's clock";
-        self.answer_if_ours(origin.event, async move {
-            let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
-            gate.answer_error(&request.id, &origin.reply_to, &error)
-                .await;
-        })
+        self.answer_if_ours(
+            origin.event,
+            Box::pin(async move {
+                let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
+                gate.answer_error(&request.id, &origin.reply_to, &error)
+                    .await;
+            }),
+        )
         .await;
     }
 
     /// Refuses a request that was answered before and would now use up what a newer one has paid for; unless it only looks like
     /// one because another copy of it is a step ahead, and is claiming that payment for this very event.
-    pub(super) async fn refuse_replay(self: &Arc<Self>, knock: Knock) -> Result<()> {
+    pub(super) async fn refuse_replay(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         if self.waiting.is_beside_another(&knock.origin.event) {
             // The other one answers.
             return Ok(());
         }
         // Read behind that: what a copy that has left has claimed is on the books.
         if let Some(entry) = self.ledger.standing(&knock.caller()).await?.of_event {
-            return self.resume(knock, entry).await;
+            return Box::pin(self.resume(knock, entry)).await;
         }
         let text = "this request was answered before; to use your payment, send the same call as a new request";
         let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
@@ -334,10 +358,7 @@ impl Gate {
     }
 
     /// Runs `work` beside the door. Waits while too much is being looked at already, which holds the transport back.
-    pub(super) async fn in_a_task(
-        self: &Arc<Self>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) async fn in_a_task(self: &Arc<Self>, work: Work) {
         let permit = tokio::select! {
             permit = Arc::clone(&self.admission).acquire_owned() => permit,
             () = self.closing.cancelled() => return,

@@ -17,9 +17,9 @@ impl Gate {
     /// entry is an authorization like any other.
     pub(super) async fn draw(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         quote: Quote,
-    ) -> Result<Option<(Knock, Quote)>> {
+    ) -> Result<Option<(Box<Knock>, Quote)>> {
         // What was here before may be sent by anybody who saw it; where nobody can see it, it is its client's.
         let own = !knock.known || knock.origin.answers_only;
         let may = self.settings.balances && knock.listed.waivable && own;

@@ -20,7 +20,7 @@ impl Gate {
     /// Forwards the request whose entry has just been claimed for it.
     pub(super) async fn forward_claimed(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         entry: Entry,
     ) -> Result<()> {
         self.forward(

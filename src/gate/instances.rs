@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::Gate;
+use super::door::Work;
 use super::log::log_money;
 use super::negotiate::Negotiated;
 use crate::error::Result;
@@ -113,17 +114,13 @@ impl Gate {
     }
 
     /// Runs `work` beside the door, if the event is ours to answer.
-    pub(super) async fn answer_if_ours(
-        self: &Arc<Self>,
-        event: RequestEventId,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) async fn answer_if_ours(self: &Arc<Self>, event: RequestEventId, work: Work) {
         let gate = Arc::clone(self);
-        self.in_a_task(async move {
+        self.in_a_task(Box::pin(async move {
             if gate.take(event).await.is_some() {
                 work.await;
             }
-        })
+        }))
         .await;
     }
 
@@ -135,11 +132,11 @@ impl Gate {
         negotiated: Negotiated,
     ) {
         let gate = Arc::clone(self);
-        self.in_a_task(async move {
+        self.in_a_task(Box::pin(async move {
             if gate.take(origin.event).await == Some(Taken::First) {
                 gate.forward(request, origin, negotiated, None).await;
             }
-        })
+        }))
         .await;
     }
 

@@ -18,7 +18,7 @@ impl Gate {
     /// Has the payment request of `entry` made and offers it to the client.
     pub(super) async fn issue(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         entry: Entry,
         processor: Arc<dyn PaymentProcessor>,
     ) -> Result<()> {
@@ -39,7 +39,7 @@ impl Gate {
             }
         };
         match self.write_down(&entry, made).await {
-            Ok(Applied::Moved(entry)) => self.offer(knock, entry).await,
+            Ok(Applied::Moved(entry)) => Box::pin(self.offer(knock, entry)).await,
             Ok(Applied::Refused(entry)) if entry.state == EntryState::Quoted => {
                 tracing::error!(
                     entry = %entry.id, pmi = %entry.pmi, "the processor returned a payment request that another call has"
@@ -49,7 +49,7 @@ impl Gate {
                 Ok(())
             }
             Ok(Applied::Already(entry) | Applied::Refused(entry)) => {
-                self.resume(knock, entry).await
+                Box::pin(self.resume(knock, entry)).await
             }
             Err(error) => {
                 self.withdraw(&entry).await;
@@ -73,7 +73,7 @@ impl Gate {
     }
 
     /// Parks the request (transparent), asks for the money, and watches for it.
-    async fn offer(self: &Arc<Self>, knock: Knock, entry: Entry) -> Result<()> {
+    async fn offer(self: &Arc<Self>, knock: Box<Knock>, entry: Entry) -> Result<()> {
         log_money(&entry, "payment requested");
         self.observe(PaymentHappening::Created, &entry, "");
         let (id, reply_to, negotiated) = (

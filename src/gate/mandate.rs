@@ -55,10 +55,10 @@ impl Gate {
     /// Charges the mandate of `presentation`, and serves `knock` by it.
     pub(super) async fn present_mandate(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         presentation: Presentation,
         rail: Arc<dyn PaymentProcessor>,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let challenge = &presentation.challenge;
         let amount = presentation.entry.price();
         let terms = rail.mandates().and_then(|m| m.terms(&amount));
@@ -142,11 +142,11 @@ impl Gate {
     /// The charge is on the books, from now or from before: takes it further.
     async fn go_on(
         self: &Arc<Self>,
-        knock: Knock,
+        knock: Box<Knock>,
         presentation: Presentation,
         rail: Arc<dyn PaymentProcessor>,
         charge: Entry,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         let mandate = proof_digest(presentation.proof.fields());
         let charge = match charge.state {
             EntryState::Quoted => match self.issue_charge(&charge, &mandate).await? {

@@ -22,7 +22,7 @@ impl Gate {
     ///
     /// Order matters: the entry is durable before the processor is asked, and the payment request is durable before
     /// anything leaves.
-    pub(super) async fn quote(self: &Arc<Self>, knock: Knock, quote: Quote) -> Result<()> {
+    pub(super) async fn quote(self: &Arc<Self>, knock: Box<Knock>, quote: Quote) -> Result<()> {
         if self.waiting.is_cancelled(&knock.origin.event) {
             return Ok(());
         }
@@ -57,17 +57,19 @@ impl Gate {
         let new = self.new_entry(&knock, quote, processor.pmi());
         loop {
             return match self.ledger.open(new.clone(), self.settings.limits).await? {
-                Opened::New(entry) => self.issue(knock, entry, processor).await,
+                Opened::New(entry) => Box::pin(self.issue(knock, entry, processor)).await,
                 // Another copy of the same event was faster.
-                Opened::Exists(entry) => self.resume(knock, entry).await,
+                Opened::Exists(entry) => Box::pin(self.resume(knock, entry)).await,
                 // The money for an earlier offer has come in since the door looked: nobody pays twice.
-                Opened::Authorized if knock.replayed => self.refuse_replay(knock).await,
+                Opened::Authorized if knock.replayed => Box::pin(self.refuse_replay(knock)).await,
                 Opened::Authorized => match self.claim_oldest(&knock).await? {
-                    Some(entry) => self.forward_claimed(knock, entry).await,
+                    Some(entry) => Box::pin(self.forward_claimed(knock, entry)).await,
                     // Somebody else was faster, or another copy of this event: what is there now?
                     None => continue,
                 },
-                Opened::Outstanding(entry) => self.answer_outstanding(&knock, &entry).await,
+                Opened::Outstanding(entry) => {
+                    Box::pin(self.answer_outstanding(&knock, &entry)).await
+                }
                 Opened::Full => {
                     tracing::warn!(
                         client_pubkey = knock.origin.client.short(),

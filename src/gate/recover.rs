@@ -115,7 +115,7 @@ impl Gate {
         let serve = vec![Transition::Serve];
         if let Applied::Moved(entry) = self.ledger.apply(&entry.id, serve, now).await? {
             let gate = Arc::clone(self);
-            self.in_a_task(async move { gate.serve(&entry, inbound).await })
+            self.in_a_task(Box::pin(async move { gate.serve(&entry, inbound).await }))
                 .await;
         }
         Ok(())

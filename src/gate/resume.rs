@@ -18,7 +18,7 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 impl Gate {
     /// Answers a request whose event opened or claimed `entry`.
-    pub(super) async fn resume(self: &Arc<Self>, knock: Knock, entry: Entry) -> Result<()> {
+    pub(super) async fn resume(self: &Arc<Self>, knock: Box<Knock>, entry: Entry) -> Result<()> {
         match entry.state {
             EntryState::Issued if entry.interaction == PaymentInteraction::ExplicitGating => {
                 if self.is_a_retry(&knock) && self.ask_again(&entry).await? {
@@ -60,7 +60,7 @@ impl Gate {
 
     /// The request waits for its money, here as well: its payment may have been issued by another process, or written down
     /// without a word.
-    async fn wait_on(self: &Arc<Self>, knock: Knock, id: RequestEventId) -> Result<()> {
+    async fn wait_on(self: &Arc<Self>, knock: Box<Knock>, id: RequestEventId) -> Result<()> {
         let reply_to = knock.origin.reply_to.clone();
         let inbound = Inbound::new(knock.request.into(), knock.origin);
         if !self.waiting.park(id, inbound) {
@@ -93,7 +93,7 @@ impl Gate {
         self.clock.now().since(knock.origin.created_at) <= RETRY_WINDOW
     }
 
-    async fn claim_own(self: &Arc<Self>, knock: Knock, entry: Entry) -> Result<()> {
+    async fn claim_own(self: &Arc<Self>, knock: Box<Knock>, entry: Entry) -> Result<()> {
         let by = knock.origin.event;
         match self
             .apply_claim(&entry.id, vec![Transition::Claim { by }], by)

@@ -31,7 +31,7 @@ pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>
             return;
         };
         let (acting, slots) = (Arc::clone(&gate), Arc::clone(&slots));
-        gate.tasks.spawn(async move {
+        gate.tasks.spawn(Box::pin(async move {
             match watched {
                 Watched::Settled { id, asked, settlement } => {
                     if let Err(error) = acting.settled(id, &asked, settlement).await {
@@ -42,7 +42,7 @@ pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>
                 }
                 Watched::OfferEnded(id) => acting.end_offer(id, slot, &slots).await,
             }
-        });
+        }));
     }
 }
 
@@ -103,7 +103,7 @@ impl Gate {
             self.observe(PaymentHappening::Succeeded, entry, "");
         }
         match (applied, waiting) {
-            (Applied::Moved(entry), Some(inbound)) => self.serve(&entry, inbound).await,
+            (Applied::Moved(entry), Some(inbound)) => Box::pin(self.serve(&entry, inbound)).await,
             (Applied::Moved(entry), None) => {
                 log_money(
                     &entry,

@@ -25,9 +25,9 @@ impl Gate {
     /// or is refused is the entitlement's own rule.
     pub(super) async fn waive(
         self: &Arc<Self>,
-        mut knock: Knock,
+        mut knock: Box<Knock>,
         answered: bool,
-    ) -> Result<Option<Knock>> {
+    ) -> Result<Option<Box<Knock>>> {
         if self.entitlements.is_empty() {
             return Ok(Some(knock));
         }
@@ -116,7 +116,7 @@ impl Gate {
     /// Forwards a call that is covered, once: another copy of it, or a replay, has its answer already.
     async fn let_through(
         self: &Arc<Self>,
-        mut knock: Knock,
+        mut knock: Box<Knock>,
         entitlement: &Arc<dyn Entitlement>,
         cover: Cover,
         answered: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use nostr::{ClientMessage, Event, Filter, JsonUtil, Kind, RelayUrl};
+use nostr::{Event, Filter, JsonUtil, Kind, RelayUrl};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -183,7 +183,7 @@ impl Relays {
         let started = Instant::now();
         let deadline = started + KEEP_TRYING;
         let frame: tokio_tungstenite::tungstenite::Utf8Bytes =
-            ClientMessage::event(event.clone()).as_json().into();
+            format!("[\"EVENT\",{}]", event.as_json()).into();
         let (report, mut outcomes) = mpsc::channel(self.links.len() * 4);
         let post = || Post {
             id: event.id,

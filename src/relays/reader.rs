@@ -9,6 +9,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use nostr::{Event, EventId, JsonUtil, RelayMessage};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -40,6 +42,23 @@ pub(crate) struct Delivery {
     pub(crate) event: Event,
     /// Room in memory that the event takes until it is worked off.
     _room: OwnedSemaphorePermit,
+}
+
+/// `["EVENT", subscription, event]`, read in one pass: the type of the library for all messages makes a tree of values first,
+/// and this is what nearly all messages are.
+struct Published(Event);
+
+#[derive(Deserialize)]
+enum Word {
+    #[serde(rename = "EVENT")]
+    Event,
+}
+
+impl<'de> Deserialize<'de> for Published {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (_, _, event) = <(Word, IgnoredAny, Event)>::deserialize(deserializer)?;
+        Ok(Self(event))
+    }
 }
 
 /// What the reader tells the writer.
@@ -88,6 +107,9 @@ impl Reader {
                 "dropped a frame unread"
             );
             return Ok(());
+        }
+        if let Ok(Published(event)) = serde_json::from_str(text) {
+            return self.deliver(event, text.len()).await;
         }
         let Ok(message) = RelayMessage::from_json(text) else {
             tracing::debug!(

@@ -1,6 +1,6 @@
 //! A client and a server in one process, with nothing between them: for tests, benches and examples.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
@@ -61,7 +61,8 @@ pub fn server_with_clock(clock: Arc<dyn Clock>) -> Arc<MemoryServer> {
 pub struct MemoryServer {
     inbox: mpsc::Sender<Inbound>,
     inbound: Mutex<mpsc::Receiver<Inbound>>,
-    clients: SyncMutex<Vec<(ClientPubkey, mpsc::Sender<ClientInbound>)>>,
+    /// Who comes back under a key has the newer end.
+    clients: SyncMutex<HashMap<ClientPubkey, mpsc::Sender<ClientInbound>>>,
     advertised: SyncMutex<Advertisement>,
     clock: Arc<dyn Clock>,
     closed: CancellationToken,
@@ -82,7 +83,7 @@ impl MemoryServer {
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((key, outbox));
+            .insert(key, outbox);
         Arc::new(MemoryClient {
             key,
             dress,
@@ -106,12 +107,7 @@ impl MemoryServer {
 
     fn outbox(&self, client: &ClientPubkey) -> Option<mpsc::Sender<ClientInbound>> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who comes back under a key has the newer end.
-        clients
-            .iter()
-            .rev()
-            .find(|(key, _)| key == client)
-            .map(|(_, outbox)| outbox.clone())
+        clients.get(client).cloned()
     }
 }
 
@@ -143,7 +139,7 @@ impl ServerTransport for MemoryServer {
             let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
             clients
                 .iter()
-                .filter(|(key, _)| client.is_none_or(|c| c == key))
+                .filter(|(key, _)| client.is_none_or(|c| c == *key))
                 .map(|(_, out)| out.clone())
                 .collect()
         };

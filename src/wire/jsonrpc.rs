@@ -179,6 +179,33 @@ impl Message {
         }
     }
 
+    /// The most bytes that [`to_json`](Self::to_json) can take, told without writing it.
+    #[must_use]
+    pub fn json_at_most(&self) -> usize {
+        /// The names of the fields, the version, and a number as id.
+        const FRAME: usize = 128;
+        /// What a byte of text can take in JSON.
+        const ESCAPED: usize = 6;
+        let id = |id: &RequestId| match id {
+            RequestId::Number(_) => 0,
+            RequestId::Text(text) => ESCAPED * text.len(),
+        };
+        let raw = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or(0, |raw| raw.get().len());
+        FRAME
+            + match self {
+                Self::Request(request) => {
+                    id(&request.id) + ESCAPED * request.method.len() + raw(&request.params)
+                }
+                Self::Notification(notification) => {
+                    ESCAPED * notification.method.len() + raw(&notification.params)
+                }
+                Self::Response(response) => {
+                    let (Payload::Result(body) | Payload::Error(body)) = &response.payload;
+                    id(&response.id) + body.get().len()
+                }
+            }
+    }
+
     /// The message as JSON text, always with `"jsonrpc":"2.0"`.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -324,6 +351,24 @@ fn check_depth(text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_message_is_longer_than_was_told() {
+        let nasty = "\u{0}\u{1f}\"\\é😀".repeat(50);
+        let messages: [Message; 4] = [
+            Request::new(nasty.as_str(), &nasty, &nasty).unwrap().into(),
+            Request::new(i64::MIN, "", &()).unwrap().into(),
+            Notification::new(&nasty, &nasty).unwrap().into(),
+            Response {
+                id: nasty.as_str().into(),
+                payload: Payload::Result(raw(&nasty).unwrap()),
+            }
+            .into(),
+        ];
+        for message in messages {
+            assert!(message.to_json().len() <= message.json_at_most());
+        }
+    }
 
     #[test]
     fn messages_come_back_byte_for_byte() {

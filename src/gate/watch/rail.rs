@@ -36,6 +36,9 @@ const LIST_PATIENCE: u32 = 3;
 /// How many notices are kept whose payment is not watched yet: a push may be faster than the ledger's answer.
 const EARLY_NOTICES: usize = 1024;
 
+/// So many timers of offers that are no more are left alone.
+const FEW_OFFERS: usize = 1024;
+
 /// What an answer of the rail is about.
 enum Answer {
     LookedUp(RequestEventId, SettlementStatus),
@@ -132,6 +135,7 @@ impl RailWatch {
             // Never longer than the offer was meant to stand, should the clock have been set back.
             let left = end.since(wall).min(end.since(payment.made_at));
             self.offers.push(Reverse((now + left, id)));
+            self.forget_ended_offers();
         }
         let first = payment
             .first_lookup
@@ -142,6 +146,16 @@ impl RailWatch {
         let early = self.early.iter().position(|n| n.reference == reference);
         if let Some(notice) = early.and_then(|at| self.early.remove(at)) {
             self.noticed(notice).await;
+        }
+    }
+
+    /// What was paid leaves its timer behind. Under load these would be most of what is in memory, so they go together, as soon
+    /// as they are the greater part.
+    fn forget_ended_offers(&mut self) {
+        if self.offers.len() > 2 * self.payments.len() + FEW_OFFERS {
+            let payments = &self.payments;
+            self.offers
+                .retain(|Reverse((_, id))| payments.contains_key(id));
         }
     }
 
@@ -336,5 +350,46 @@ async fn next_notice(notices: &mut Option<SettlementStream>) -> Option<Settlemen
     match notices {
         Some(stream) => stream.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::MemoryLedger;
+    use crate::payment::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_paid_leaves_little_behind() {
+        let (learned, _events) = mpsc::channel(1);
+        let ledger = Arc::new(MemoryLedger::new());
+        let limits = (Duration::from_secs(30), Duration::from_secs(10));
+        let mut watch = RailWatch::new(None, ledger, Arc::new(SystemClock), limits, learned);
+        let now = SystemClock.now();
+        let payment = |n: u32, asked: &str| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            Payment {
+                id: RequestEventId::from_bytes(id),
+                reference: n.to_string(),
+                asked: asked.parse().unwrap(),
+                offer_ends: Some(now.plus(Duration::from_secs(600))),
+                made_at: now,
+                watch_until: now.plus(Duration::from_secs(4200)),
+                first_lookup: None,
+                next_lookup: Instant::now(),
+            }
+        };
+        let open = payment(0, "1 sats");
+        let id = open.id;
+        watch.watch(open).await;
+        for n in 1..10_000 {
+            let paid = payment(n, "1 sats");
+            let id = paid.id;
+            watch.watch(paid).await;
+            watch.forget(id);
+        }
+        assert!(watch.offers.len() <= FEW_OFFERS + 4);
+        assert!(watch.offers.iter().any(|Reverse((_, of))| *of == id));
     }
 }

@@ -197,7 +197,7 @@ impl NostrServerTransport {
         let at = self
             .announcer
             .next_time(kind, nostr::Timestamp::now().as_secs());
-        let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at))?;
+        let event = outbound::sign(self.settings.keys(), kind, content, tags, Some(at));
         self.publish_everywhere(&event).await
     }
 

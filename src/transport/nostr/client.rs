@@ -128,7 +128,7 @@ impl NostrClientTransport {
         let tags = outbound::request_tags(&server, first, &self.settings, introduction);
         let request = self.with_token(request);
         let content = Message::from(request.clone().into_owned()).to_json();
-        let event = sign_anew(keys, content, tags.clone())?;
+        let event = sign_anew(keys, content, tags.clone());
         let fits = outbound::check_size(&event, &route);
         let support = self.knowledge.takes_pieces();
         let in_pieces = self.settings.oversized
@@ -150,7 +150,7 @@ impl NostrClientTransport {
         let mut events = Vec::new();
         for frame in oversized::split(&whole, &token, support == Support::Yes)? {
             let content = Message::from(frame).to_json();
-            events.push(sign_anew(keys, content, tags)?);
+            events.push(sign_anew(keys, content, tags));
             tags = vec![Tag::new(["p", &server])];
         }
         Ok(events)
@@ -244,7 +244,7 @@ impl NostrClientBuilder {
 
 /// Signs `content` so that the id is a new one: two equal messages of one key within a second, from this process or from
 /// another, would be one event (N-98).
-fn sign_anew(keys: &Keys, content: String, mut tags: Vec<Tag>) -> Result<Event> {
+fn sign_anew(keys: &Keys, content: String, mut tags: Vec<Tag>) -> Event {
     let mut nonce = nostr::SecretKey::generate().to_secret_hex();
     nonce.truncate(16);
     tags.push(Tag::new(["nonce".to_owned(), nonce]));
@@ -266,7 +266,7 @@ impl ClientTransport for NostrClientTransport {
             Message::Request(request) => self.sign(request, introduction)?,
             Message::Notification(_) | Message::Response(_) => {
                 let tags = vec![Tag::new(["p", &self.server.to_hex()])];
-                let event = sign_anew(self.settings.keys(), message.to_json(), tags)?;
+                let event = sign_anew(self.settings.keys(), message.to_json(), tags);
                 outbound::check_size(&event, &self.route())?;
                 vec![event]
             }
@@ -350,7 +350,7 @@ mod tests {
     fn equal_messages_never_get_the_same_id() {
         let keys = Keys::generate();
         let ids: HashSet<RequestEventId> = (0..50)
-            .map(|_| sign_anew(&keys, "{}".to_owned(), vec![Tag::new(["p", "x"])]).unwrap())
+            .map(|_| sign_anew(&keys, "{}".to_owned(), vec![Tag::new(["p", "x"])]))
             .map(|event| keys::event_of(&event.id))
             .collect();
         assert_eq!(ids.len(), 50);

@@ -4,9 +4,10 @@
 //! that answers are correlated to.
 
 use nostr::nips::nip44::{self, Version};
-use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, PublicKey, Tag};
+use nostr::{Event, JsonUtil, Keys, Kind, PublicKey, SecretKey, Tag, Tags, Timestamp};
 
 use super::config::{MESSAGE, WRAP_EPHEMERAL, WRAP_PERSISTENT};
+use super::event;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest text that NIP-44 takes in this version of the library.
@@ -53,14 +54,15 @@ pub(super) fn check_size(inner: &str) -> Result<()> {
 /// Wraps the JSON of a signed event. The time is now: peers subscribe from their start, so a back-dated wrap is lost.
 pub(super) fn wrap(inner: &str, recipient: &PublicKey, wrap: Wrap) -> Result<Event> {
     check_size(inner)?;
-    let failed = || Error::transport("cannot encrypt");
-    let once = Keys::generate();
+    // Not `Keys::generate`, which computes the public key twice.
+    let once = Keys::new(SecretKey::generate());
     let content = nip44::encrypt(once.secret_key(), recipient, inner, Version::V2)
-        .map_err(|source| failed().with_source(source))?;
-    EventBuilder::new(Kind::from(wrap.kind()), content)
-        .tag(Tag::public_key(*recipient))
-        .sign_with_keys(&once)
-        .map_err(|source| failed().with_source(source))
+        .map_err(|source| Error::transport("cannot encrypt").with_source(source))?;
+    let (kind, tags) = (
+        Kind::from(wrap.kind()),
+        Tags::from_list(vec![Tag::public_key(*recipient)]),
+    );
+    Ok(event::sign(&once, kind, content, tags, Timestamp::now()))
 }
 
 /// Opens a wrap and verifies what is inside.
@@ -68,9 +70,9 @@ pub(super) fn unwrap(keys: &Keys, outer: &Event) -> Result<Event> {
     let json = nip44::decrypt(keys.secret_key(), &outer.pubkey, &outer.content)
         .map_err(|_| Error::wire("a wrap that is not for this key"))?;
     let inner = Event::from_json(json).map_err(|_| Error::wire("a wrap without an event"))?;
-    inner
-        .verify()
-        .map_err(|_| Error::wire("a wrap around an event that is not genuine"))?;
+    if !event::has_own_id(&inner) || !inner.verify_signature() {
+        return Err(Error::wire("a wrap around an event that is not genuine"));
+    }
     if inner.kind.as_u16() != MESSAGE {
         return Err(Error::wire("a wrap around another kind of event"));
     }
@@ -79,6 +81,8 @@ pub(super) fn unwrap(keys: &Keys, outer: &Event) -> Result<Event> {
 
 #[cfg(test)]
 mod tests {
+    use nostr::EventBuilder;
+
     use super::*;
 
     fn inner(author: &Keys, content: &str) -> String {

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{EncryptionMode, GiftWrapMode, MESSAGE, Settings};
 use super::dedup::{Seen, Verdict};
+use super::event;
 use super::gift_wrap::{self, Wrap};
 use crate::relays::{Delivery, Phase};
 use crate::wire::{Message, Tag};
 
-/// Events that are verified at the same time.
+/// Events that are verified at the same time: this many, or as many as there are cores.
 const AT_ONCE: usize = 4;
 /// Messages that wait to be received.
 const READY: usize = 256;
@@ -104,7 +105,7 @@ impl Acceptance {
     fn read(&self, event: Event) -> Result<(Message, Event, Option<Wrap>), &'static str> {
         let wrap = Wrap::from_kind(event.kind.as_u16());
         // The id commits to everything but the signature. A wrap's own signature says nothing: its key is thrown away.
-        if !event.verify_id() {
+        if !event::has_own_id(&event) {
             return Err("its id is not its own");
         }
         let inner = match wrap {
@@ -167,7 +168,7 @@ pub(super) fn spawn<I: Intake>(
     intake: I,
 ) -> mpsc::Receiver<I::Output> {
     let seen = Arc::new(Mutex::new(Seen::new()));
-    let (started, mut opening) = mpsc::channel::<JoinHandle<Option<Opened>>>(AT_ONCE);
+    let (started, mut opening) = mpsc::channel::<JoinHandle<Option<Opened>>>(at_once());
     let (ready, received) = mpsc::channel(READY);
     let known = seen.clone();
     tokio::spawn(async move {
@@ -186,7 +187,7 @@ pub(super) fn spawn<I: Intake>(
                 continue;
             }
             let acceptance = acceptance.clone();
-            // Reserved first, so that no more than AT_ONCE verifications run.
+            // Reserved first, so that no more verifications run.
             let Ok(slot) = started.reserve().await else {
                 return;
             };
@@ -227,6 +228,10 @@ pub(super) fn spawn<I: Intake>(
         }
     });
     received
+}
+
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(AT_ONCE, |cores| cores.get().max(AT_ONCE))
 }
 
 fn is_copy(seen: &Mutex<Seen>, delivery: &Delivery) -> bool {

@@ -8,6 +8,7 @@ mod keys;
 
 // Messages in.
 mod dedup;
+mod event;
 mod gift_wrap;
 mod inbound;
 mod oversized;

@@ -1,10 +1,11 @@
 //! From a message to a signed event: tags in the order of the reference SDK, the route of an answer, the wrap.
 
-use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, PublicKey, Tag as NostrTag};
+use nostr::{Event, JsonUtil, Keys, Kind, PublicKey, Tag as NostrTag, Tags, Timestamp};
 
 use super::config::{
     EncryptionMode, GiftWrapMode, MAX_PLAIN_CONTENT, MESSAGE, ServerInfo, Settings,
 };
+use super::event;
 use super::gift_wrap::{self, Wrap};
 use super::oversized::{self, SUPPORT_OVERSIZED};
 use crate::error::{Error, ErrorKind, Result};
@@ -183,24 +184,15 @@ pub(super) fn sign(
     content: String,
     tags: &[Tag],
     at: Option<u64>,
-) -> Result<Event> {
-    let tags = tags
-        .iter()
-        .filter_map(|tag| NostrTag::parse(tag.parts()).ok());
-    // An agent may talk to itself: without the permission the library drops such a `p` tag.
-    let mut builder = EventBuilder::new(Kind::from(kind), content)
-        .tags(tags)
-        .allow_self_tagging();
-    if let Some(at) = at {
-        builder = builder.custom_created_at(at.into());
-    }
-    builder
-        .sign_with_keys(keys)
-        .map_err(|source| Error::transport("cannot sign").with_source(source))
+) -> Event {
+    let tags = tags.iter().map(|tag| NostrTag::parse(tag.parts()));
+    let tags = Tags::from_list(tags.flatten().collect());
+    let at = at.map_or_else(Timestamp::now, Timestamp::from);
+    event::sign(keys, Kind::from(kind), content, tags, at)
 }
 
 /// Signs a direct message.
-pub(super) fn message(keys: &Keys, content: String, tags: &[Tag]) -> Result<Event> {
+pub(super) fn message(keys: &Keys, content: String, tags: &[Tag]) -> Event {
     sign(keys, MESSAGE, content, tags, None)
 }
 
@@ -219,26 +211,39 @@ pub(super) fn check_size(event: &Event, route: &Route) -> Result<()> {
     }
 }
 
+/// The bytes that tags take in an event, at most.
+pub(super) fn tag_bytes(tags: &[Tag]) -> usize {
+    let bytes = |tag: &Tag| tag.parts().iter().map(|part| part.len() + 3).sum::<usize>() + 3;
+    tags.iter().map(bytes).sum()
+}
+
+/// Whether a direct message of at most so many bytes fits into anything, without its being written: nearly all do.
+pub(super) fn surely_fits(content: usize, tags: usize) -> bool {
+    frame_with(tags) + 2 * content <= gift_wrap::MAX_INNER
+}
+
+/// An event without its content, amply; and text in JSON in JSON at most doubles.
+fn frame_with(tags: usize) -> usize {
+    /// Id, keys, signature, time and the names of the fields.
+    const FRAME: usize = 2048;
+    FRAME + 2 * tags
+}
+
 /// Whether a direct message fits into what `route` carries. Only one that may not is signed to be measured.
 pub(super) fn can_carry(keys: &Keys, content: String, tags: &[Tag], route: &Route) -> bool {
-    // Id, keys, signature, time and the names of the fields, amply; and text in JSON in JSON at most doubles.
-    const FRAME: usize = 2048;
-    let tag_bytes = |tag: &Tag| tag.parts().iter().map(|part| part.len() + 3).sum::<usize>() + 3;
-    let without_content = FRAME + 2 * tags.iter().map(tag_bytes).sum::<usize>();
     // In pieces, the first has the tags and no content.
     let in_frames = route.frames.is_some()
         && content.len() <= oversized::MAX_SENT
-        && without_content <= gift_wrap::MAX_INNER;
+        && frame_with(tag_bytes(tags)) <= gift_wrap::MAX_INNER;
     in_frames
-        || without_content + 2 * content.len() <= gift_wrap::MAX_INNER
-        || message(keys, content, tags).is_ok_and(|event| check_size(&event, route).is_ok())
+        || surely_fits(content.len(), tag_bytes(tags))
+        || check_size(&message(keys, content, tags), route).is_ok()
 }
 
 /// The event that goes over the wire: the signed event itself, or a fresh wrap around it.
 pub(super) fn carrier(event: Event, recipient: &PublicKey, route: &Route) -> Result<Event> {
-    check_size(&event, route)?;
     match route.wrap {
-        None => Ok(event),
+        None => check_size(&event, route).map(|()| event),
         Some(kind) => gift_wrap::wrap(&event.as_json(), recipient, kind),
     }
 }
@@ -301,7 +306,7 @@ mod tests {
                 // Around the point where the quick estimate ends, and where the real limit is.
                 for bytes in (30_000..=300_000).step_by(30_011) {
                     let content = text.repeat(bytes / text.len());
-                    let event = message(keys.inner(), content.clone(), &tags).unwrap();
+                    let event = message(keys.inner(), content.clone(), &tags);
                     let carried = check_size(&event, &route).is_ok();
                     assert_eq!(
                         can_carry(keys.inner(), content.clone(), &tags, &route),

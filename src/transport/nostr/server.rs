@@ -1,6 +1,7 @@
 //! The server's end on Nostr.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct NostrServerTransport {
     pub(super) bootstrap: Option<Relays>,
     pub(super) advertisement: RwLock<Advertisement>,
     pub(super) announcer: Announcer,
+    /// What an introduction takes in an event, so that it need not be made to be measured.
+    introduction_bytes: AtomicUsize,
     sessions: Arc<Mutex<Sessions>>,
     inbound: tokio::sync::Mutex<mpsc::Receiver<Received>>,
     asides: Arc<Semaphore>,
@@ -125,7 +128,7 @@ impl NostrServerTransport {
         to: &Address,
         route: &Route,
     ) -> Result<()> {
-        let event = outbound::message(self.settings.keys(), content, tags)?;
+        let event = outbound::message(self.settings.keys(), content, tags);
         if let Some(token) = &route.frames
             && oversized::is_worth_splitting(&event, route)
         {
@@ -150,7 +153,7 @@ impl NostrServerTransport {
         let mut tags = tags;
         for frame in frames {
             let content = Message::from(frame).to_json();
-            let event = outbound::message(self.settings.keys(), content, tags)?;
+            let event = outbound::message(self.settings.keys(), content, tags);
             let carrier = outbound::carrier(event, &to.recipient, route)?;
             self.relays.publish(&carrier).await?;
             tags = &plain;
@@ -168,9 +171,8 @@ impl NostrServerTransport {
             let content = Message::from(notification).to_json();
             let tags = [Tag::new(["p", &to.to_string()])];
             let recipient = keys::public_key(to.as_bytes());
-            let carrier = outbound::message(keys.inner(), content, &tags)
-                .and_then(|event| outbound::carrier(event, &recipient, &route));
-            if let Ok(carrier) = carrier {
+            let event = outbound::message(keys.inner(), content, &tags);
+            if let Ok(carrier) = outbound::carrier(event, &recipient, &route) {
                 let _ = relays.publish(&carrier).await;
             }
             drop(permit);
@@ -264,7 +266,9 @@ impl NostrServerBuilder {
             keys: settings.keys().clone(),
             interests: Vec::new(),
         };
+        let unpaid = outbound::discovery(&info, &settings, &Advertisement::default());
         Ok(Arc::new(NostrServerTransport {
+            introduction_bytes: AtomicUsize::new(outbound::tag_bytes(&unpaid)),
             bootstrap: bootstrap.map(|urls| Relays::spawn(urls, &nothing).0),
             settings,
             info,
@@ -323,6 +327,14 @@ impl ServerTransport for NostrServerTransport {
     }
 
     fn can_carry(&self, to: &ReplyTo, outbound: &Outbound) -> bool {
+        /// The tags `p` and `e`.
+        const ADDRESS: usize = 256;
+        let tags = ADDRESS
+            + outbound::tag_bytes(&outbound.tags)
+            + self.introduction_bytes.load(Ordering::Relaxed);
+        if outbound::surely_fits(outbound.message.json_at_most(), tags) {
+            return true;
+        }
         let route = Route::parse(&to.route, &self.settings);
         let content = outbound.message.to_json();
         // As if it were the first of its session: it may be by the time it is sent.
@@ -340,6 +352,8 @@ impl ServerTransport for NostrServerTransport {
             .advertisement
             .write()
             .unwrap_or_else(PoisonError::into_inner) = payments;
+        self.introduction_bytes
+            .store(outbound::tag_bytes(&self.discovery()), Ordering::Relaxed);
     }
 
     async fn close(&self) {

@@ -3,6 +3,7 @@
 use nostr::{Event, JsonUtil};
 
 use super::config::MESSAGE;
+use super::event::has_own_id;
 use super::keys;
 use crate::error::{Error, Result};
 use crate::payment::{RequestEventId, Timestamp};
@@ -34,7 +35,7 @@ pub struct SignedMessage {
 pub fn verify_signed(json: &str) -> Result<SignedMessage> {
     let event = Event::from_json(json)
         .map_err(|source| Error::wire("it is no signed event").with_source(source))?;
-    if !event.verify_id() {
+    if !has_own_id(&event) {
         return Err(Error::wire("its id is not that of its content"));
     }
     if !event.verify_signature() {

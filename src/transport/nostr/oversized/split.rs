@@ -138,7 +138,7 @@ mod tests {
                     Tag::new(["e", &"0".repeat(64)]),
                     Tag::new(["nonce", &"0".repeat(16)]),
                 ];
-                let event = outbound::message(&keys, content, &tags).unwrap();
+                let event = outbound::message(&keys, content, &tags);
                 let route = Route::wrapped(Wrap::Ephemeral);
                 let wrap = outbound::carrier(event, &keys.public_key(), &route).unwrap();
                 assert!(wrap.as_json().len() <= EVENT, "{}", wrap.as_json().len());
