@@ -227,10 +227,9 @@ impl Gate {
             return Box::pin(self.resume(knock, entry)).await;
         }
         if !is_fresh(knock.origin.created_at, self.clock.now()) {
-            let Knock {
-                request, origin, ..
-            } = *knock;
-            self.refuse_stale(request, origin).await;
+            // Here, not in one more task: tasks that wait for each other's places would wait for ever.
+            self.answer_error(&knock.request.id, &knock.origin.reply_to, &stale())
+                .await;
             return Ok(());
         }
         if knock.negotiated.refused {
@@ -268,6 +267,11 @@ impl Gate {
             let refusal = Refusal::new(SERVER_ERROR_CODE, "Not for sale by the call");
             return Box::pin(self.refuse_call(&knock, &refusal)).await;
         }
+        self.name_price(knock).await
+    }
+
+    /// Nothing lets it through but money, or the hook.
+    async fn name_price(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         match self.resolve_price(&knock).await {
             Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
                 Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
@@ -327,12 +331,10 @@ impl Gate {
 
     async fn refuse_stale(self: &Arc<Self>, request: Request, origin: Origin) {
         let gate = Arc::clone(self);
-        let text = "the request's created_at is more than 10 minutes off the server's clock";
         self.answer_if_ours(
             origin.event,
             Box::pin(async move {
-                let error = ErrorObject::new(INVALID_REQUEST_CODE, text);
-                gate.answer_error(&request.id, &origin.reply_to, &error)
+                gate.answer_error(&request.id, &origin.reply_to, &stale())
                     .await;
             }),
         )
@@ -368,4 +370,9 @@ impl Gate {
             drop(permit);
         });
     }
+}
+
+fn stale() -> ErrorObject {
+    let text = "the request's created_at is more than 10 minutes off the server's clock";
+    ErrorObject::new(INVALID_REQUEST_CODE, text)
 }

@@ -303,6 +303,40 @@ async fn requests_dated_a_day_off_are_not_executed_unpaid_and_not_charged_unseen
     }
 }
 
+/// More old requests at once than are looked at at a time: each is refused, and the door stays open.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_old_requests_does_not_close_the_door() {
+    const FLOOD: i64 = 3000;
+    let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+    let client = harness.client(1);
+    harness.clock.jump_back(Duration::from_secs(3600));
+    let mut old = Vec::new();
+    for id in 0..FLOOD {
+        let params = json!({"name": "add", "arguments": {"n": id}});
+        let message = Request::new(id, "tools/call", &params).unwrap();
+        old.push(client.prepare(message.into()).await.unwrap());
+    }
+    harness.clock.jump(Duration::from_secs(3600));
+    let flood = async {
+        for prepared in &old {
+            client.send_again(prepared).await.unwrap();
+        }
+    };
+    let answers = async {
+        for _ in 0..FLOOD {
+            let (_, said) = client.next_json().await.unwrap();
+            assert_eq!(books::kind(&said), "-32600");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::join!(flood, answers)
+    })
+    .await
+    .expect("the door is closed");
+    client.call_tool(-1, "add", json!({})).await.unwrap();
+    assert_eq!(kinds(&books::now(&client).await), ["payment_required"]);
+}
+
 /// D-12 for a request that costs nothing: what ran before a restart does not run again after it. Only what was let in within
 /// the last moments before a kill was not written down yet.
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use super::{Postgres, open};
 const PRICES: [&str; 1] = ["tool:add=7 sat"];
 
 /// Longer than anything takes that works.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn gate(url: &str, wallet: Option<&ProcessorControl>) -> Harness {
     let mut builder = Harness::builder(&PRICES).unwrap().ledger(open(url).await);
