@@ -85,6 +85,10 @@ fn print_rails(selling: &Selling, as_json: bool) {
 /// What may let a priced call through without paying, in the order in which it is asked.
 fn print_entitlements(selling: &Selling, as_json: bool) {
     let mut asked = selling.entitling.described();
+    if !selling.plans.is_empty() {
+        let what = format!("what was bought at Stripe: {} plans", selling.plans.len());
+        asked.push(("stripe", what));
+    }
     if let Some(balance) = &selling.balance {
         let unit = balance.range.unit();
         let what = format!("the account of the client, where the price is in {unit} and covered");
