@@ -277,20 +277,7 @@ impl Gate {
                 Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
                 None => Ok(()),
             },
-            Ok(PriceDecision::Waive) => {
-                let event = knock.origin.event;
-                if self.ledger.note_answered(&event, self.clock.now()).await?
-                    && self.first_time(&knock.origin)
-                {
-                    let Knock {
-                        request, origin, ..
-                    } = *knock;
-                    self.forward(request, origin, knock.negotiated, None).await;
-                } else {
-                    self.refuse_repeated(&knock.request.id, &knock.origin).await;
-                }
-                Ok(())
-            }
+            Ok(PriceDecision::Waive) => Box::pin(self.let_in_waived(knock)).await,
             Ok(PriceDecision::Reject { message }) => {
                 self.ledger
                     .note_answered(&knock.origin.event, self.clock.now())
@@ -307,6 +294,22 @@ impl Gate {
                 Ok(())
             }
         }
+    }
+
+    /// Lets a call in that the price hook waives, once.
+    async fn let_in_waived(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
+        let event = knock.origin.event;
+        if self.ledger.note_answered(&event, self.clock.now()).await?
+            && self.first_time(&knock.origin)
+        {
+            let Knock {
+                request, origin, ..
+            } = *knock;
+            self.forward(request, origin, knock.negotiated, None).await;
+        } else {
+            self.refuse_repeated(&knock.request.id, &knock.origin).await;
+        }
+        Ok(())
     }
 
     fn first_time(&self, origin: &Origin) -> bool {
