@@ -215,7 +215,7 @@ impl Gate {
                 request_event_id = %origin.event, client_pubkey = origin.client.short(),
                 error = &error as &dyn std::error::Error, "a priced request could not be handled"
             );
-            if self.may_refuse(taken) {
+            if self.may_refuse() {
                 self.answer_unavailable(&id, &origin.reply_to).await;
             }
         }

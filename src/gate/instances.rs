@@ -108,9 +108,10 @@ impl Gate {
         Some(Taken::First)
     }
 
-    /// Whether a failure may be the answer to a request that was taken like this: not if the request is, or may be, in progress.
-    pub(super) fn may_refuse(&self, taken: Taken) -> bool {
-        taken == Taken::First && !self.is_succeeded()
+    /// Whether a failure of the ledger may be the answer to a request. Not among several: the same request sent again may be served by
+    /// another of them at that very moment, and its client, who heard of a failure, would ask anew and be asked to pay anew.
+    pub(super) fn may_refuse(&self) -> bool {
+        !self.is_shared()
     }
 
     /// Runs `work` beside the door, if the event is ours to answer.

@@ -5,10 +5,7 @@
 
 mod in_flight;
 mod joined;
-#[cfg_attr(
-    not(any(feature = "gateway", feature = "plain")),
-    expect(dead_code, reason = "for pipes")
-)]
+#[cfg(any(feature = "gateway", feature = "plain"))]
 mod lines;
 pub mod memory;
 
