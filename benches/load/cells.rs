@@ -266,14 +266,11 @@ pub(crate) async fn compare(options: &Options) {
         floors.push(least);
         for (encrypted, paid) in [(false, true), (true, true), (false, false), (true, false)] {
             for server in &options.servers {
-                // The binary's rail for development takes a quarter of a second to settle, so that it takes more calls to keep
-                // it busy.
-                let waits = paid && server == "serve";
                 let cell = Cell {
                     server: server.clone(),
                     paid,
                     encrypted,
-                    in_flight: options.in_flight * if waits { 16 } else { 1 },
+                    in_flight: options.in_flight,
                 };
                 cells.extend(measure(options, cell).await);
             }
