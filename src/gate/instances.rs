@@ -76,6 +76,14 @@ impl Gate {
         self.ledger.instances().is_some()
     }
 
+    /// Whether this process was one of several instances, and was taken for gone.
+    #[must_use]
+    pub fn has_lost_its_place(&self) -> bool {
+        self.ledger
+            .instances()
+            .is_some_and(|instances| instances.is_lost())
+    }
+
     /// Whether this instance does what one alone should do.
     pub(super) fn keeps_house(&self) -> bool {
         self.ledger

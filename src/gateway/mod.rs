@@ -27,6 +27,7 @@ mod call_check;
 mod child;
 mod entitling;
 mod goods;
+mod http_desk;
 mod licence_http;
 mod own_licences;
 mod revocations;

@@ -1,37 +1,24 @@
 //! Where Stripe's webhooks arrive: signed, written down, answered; acted upon after that. Plain HTTP on an address of your
 //! choice: put what terminates TLS in front of it.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{Failure, Outcome};
+use super::exit::Outcome;
+use super::http_desk::{self, Said};
 use crate::entitlement::stripe::Desk;
 use crate::payment::{Clock, SystemClock};
 use crate::rails::stripe::{WebhookEvent, WebhookSecrets};
 
 /// Where Stripe is told to send them.
 const PATH: &str = "/stripe/webhooks";
-/// Connections that are served at a time; further ones wait in the queue of the system.
-const AT_ONCE: usize = 64;
 /// The longest event: an invoice with many lines.
 const LONGEST: usize = 1024 * 1024;
-/// How long a connection may take to say something.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a connection may live: whoever sends one byte a second must not keep a place.
-const LIFETIME: Duration = Duration::from_secs(60);
 
 /// What hears them.
 struct Ear {
@@ -46,60 +33,12 @@ pub(super) async fn serve(
     desk: Arc<Desk>,
     stop: CancellationToken,
 ) -> Outcome<SocketAddr> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::usage(format!(
-            "--stripe-webhook: cannot listen on {address}: {error}"
-        ))
-    })?;
-    let bound = listener
-        .local_addr()
-        .map_err(|error| Failure::failed(format!("--stripe-webhook: {error}")))?;
-    let ear = Arc::new(Ear { secrets, desk });
-    tokio::spawn(async move {
-        stop.run_until_cancelled(accept(listener, ear)).await;
-    });
-    Ok(bound)
+    let ear = Ear { secrets, desk };
+    http_desk::open("--stripe-webhook", address, ear, stop).await
 }
 
-async fn accept(listener: TcpListener, ear: Arc<Ear>) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of sockets, say: it passes.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let ear = Arc::clone(&ear);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let ear = Arc::clone(&ear);
-                async move { Ok::<_, Infallible>(ear.answer(request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            // Cut off in the middle of an event, Stripe sends it again.
-            let _ = tokio::time::timeout(LIFETIME, connection).await;
-            drop(permit);
-        });
-    }
-}
-
-impl Ear {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (status, body) = self.hear(request).await;
-        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-        *response.status_mut() = status;
-        let json = hyper::header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
-        response
-    }
-
-    async fn hear(&self, request: Request<Incoming>) -> (StatusCode, Value) {
+impl http_desk::Desk for Ear {
+    async fn answer(&self, request: Request<Incoming>) -> Said {
         if request.uri().path() != PATH {
             return (StatusCode::NOT_FOUND, json!({ "error": "not_found" }));
         }
@@ -126,12 +65,10 @@ impl Ear {
         if header.is_none() {
             return refused("there is no signature");
         }
-        let body = Limited::new(request.into_body(), LONGEST).collect();
-        let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, body).await else {
+        // The bytes as they came: what was parsed and written again has another signature.
+        let Some(body) = http_desk::body(request, LONGEST).await else {
             return refused("the body is too long, or does not come");
         };
-        // The bytes as they came: what was parsed and written again has another signature.
-        let body = body.to_bytes();
         if let Err(why) = secrets.verify(header.as_deref(), &body, SystemClock.now()) {
             return refused(why);
         }

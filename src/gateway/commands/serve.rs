@@ -1,14 +1,13 @@
-//! `serve`: a stdio MCP server, sold over relays.
+//! `serve`: a stdio MCP server, sold over relays, over a pipe or over HTTP.
 //!
 //! The order of the start is the order in which mistakes are cheapest: config and prices, then the ledger, then the child
 //! and the wallet, then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
 //! time is in the ledger, where the next start finds it.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod finish;
 
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::args::ServeArgs;
@@ -27,12 +26,6 @@ use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
 use crate::transport::nostr::{Announcement, NostrKeys, NostrServerTransport};
 use crate::wire::{method, raw};
-
-/// How the four seconds that an orderly end may take are spent: on calls that are being executed, on children that do
-/// not leave, on the books.
-const FINISH: Duration = Duration::from_millis(1800);
-const LEAVE: Duration = Duration::from_millis(1200);
-const WRITE: Duration = Duration::from_millis(600);
 
 pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let mut serving = config::serving(args)?;
@@ -86,7 +79,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         None => ready.print(args.json),
     }
     let ends = [stop, ways.client_left()];
-    finish(work, &paid, &ends, &drop_calls).await
+    finish::finish(work, &paid, &ends, &drop_calls).await
 }
 
 /// Everything that is served, ready to be served.
@@ -182,44 +175,6 @@ async fn serve_licences(
     let issuer = entitling::own_issuer(&own, books).await?;
     let bound = licence_http::serve(address, own, issuer, stop.clone()).await?;
     tracing::info!(address = %bound, "serving what verifiers of licences ask");
-    Ok(())
-}
-
-/// Serves until told to stop, or left by the client that started us, then ends in order.
-async fn finish(
-    mut work: JoinHandle<()>,
-    paid: &PaidServer,
-    [stop, left]: &[CancellationToken; 2],
-    drop_calls: &CancellationToken,
-) -> Outcome {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = left.cancelled() => {}
-        _ = &mut work => {
-            paid.shutdown(WRITE).await;
-            if left.is_cancelled() {
-                return Ok(());
-            }
-            return Err(Failure::failed("the gate closed; the log says why"));
-        }
-        () = paid.gate().closing().cancelled() => {
-            // What is being executed is not ours any more.
-            drop_calls.cancel();
-            let _ = timeout(LEAVE, &mut work).await;
-            let _ = timeout(WRITE, paid.shutdown(WRITE)).await;
-            return Err(Failure::failed("this instance was taken for gone, and others have taken over; start it again"));
-        }
-    }
-    tracing::info!("stopping");
-    paid.gate().closing().cancel();
-    if timeout(FINISH, &mut work).await.is_err() {
-        tracing::warn!(
-            "some calls did not end in time; whoever paid for one gets the right to it back"
-        );
-        drop_calls.cancel();
-        let _ = timeout(LEAVE, &mut work).await;
-    }
-    let _ = timeout(WRITE, paid.shutdown(WRITE)).await;
     Ok(())
 }
 
