@@ -163,7 +163,7 @@ pub enum DeclineReason {
     ServerDenied(ServerPubkey),
     /// The policy allows other servers.
     ServerNotAllowed(ServerPubkey),
-    /// The server took money several times in a row without a result.
+    /// The server took money, or may have taken it, several times in a row without a result.
     Breaker {
         /// How often.
         payments: u32,
@@ -300,7 +300,7 @@ impl fmt::Display for DeclineReason {
             } => {
                 write!(
                     f,
-                    "the server took money {payments} times in a row without a result (breaker {limit}):"
+                    "the server took money, or may have, {payments} times in a row without a result (breaker {limit}):"
                 )?;
                 for (at, amount) in amounts.iter().take(5).enumerate() {
                     write!(f, "{} {amount}", if at == 0 { "" } else { "," })?;

@@ -342,6 +342,7 @@ async fn reserve(
     let payments = &shared.payments;
     let until = tokio::time::Instant::now() + paying.ttl;
     let (mut looked_up, mut approved, mut waiting) = (None, false, false);
+    let mut looked_up_all = false;
     loop {
         if paying.ended.is_cancelled() {
             return Ok(None);
@@ -367,10 +368,15 @@ async fn reserve(
                 keep_alive::during(shared, paying.id, resolve::PATIENCE + SLACK);
                 resolve::look_up(payments, earlier.attempt).await;
             }
+            DeclineReason::Breaker { .. } if !looked_up_all => {
+                looked_up_all = true;
+                keep_alive::during(shared, paying.id, resolve::PATIENCE * 2 + SLACK);
+                resolve::look_up_at(payments, shared.transport.server()).await;
+            }
             DeclineReason::UnderWay(_) if tokio::time::Instant::now() < until => {
                 if !waiting {
                     waiting = true;
-                    keep_alive::during(shared, paying.id, paying.ttl);
+                    keep_alive::during(shared, paying.id, paying.ttl + SLACK);
                 }
                 let noted = shared.noted.notified();
                 shared.asked.notify_waiters();

@@ -3,11 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::ClientPayments;
 use super::channel::Shared;
 use super::ledger::{Attempt, AttemptFilter, AttemptId, AttemptState, Settled};
 use crate::error::Result;
-use crate::payment::PayOutcome;
+use crate::payment::{PayOutcome, ServerPubkey};
 
 /// How long a wallet has to say what became of one payment.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,6 +53,22 @@ impl ClientPayments {
             resolved.extend(self.ledger.list(&AttemptFilter::one(attempt.id)).await?);
         }
         Ok(resolved)
+    }
+}
+
+/// Asks the wallet what became of the latest attempts to pay `server`, as far as there is time.
+pub(super) async fn look_up_at(payments: &ClientPayments, server: ServerPubkey) {
+    let mut unknown = AttemptFilter::states(&[AttemptState::Unknown]);
+    unknown.server = Some(server);
+    let Ok(unknown) = payments.ledger.list(&unknown).await else {
+        return;
+    };
+    let until = Instant::now() + PATIENCE;
+    for attempt in unknown.iter().rev() {
+        if Instant::now() >= until {
+            return;
+        }
+        look_up(payments, attempt.id).await;
     }
 }
 

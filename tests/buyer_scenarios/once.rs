@@ -186,6 +186,29 @@ async fn a_wallet_that_hangs_or_breaks_down_leaves_the_outcome_unknown() {
     );
 }
 
+/// A server that can hold a payment answers while it is under way, and offers the same call anew.
+#[tokio::test(start_paused = true)]
+async fn an_error_while_the_wallet_pays_does_not_free_the_call() {
+    let stage = Stage::set();
+    stage.wallet.script(HandlerScript::Hang);
+    let held = stage.fail_while_paying(1, 7, "held").await;
+    assert_eq!(held.unknown, Some(sats(7)));
+
+    stage.wallet.script(HandlerScript::Pay);
+    let again = stage.bargain(1, 7, "another").await;
+    assert_eq!(again.paid, None);
+    assert_eq!(rule(&again), "under_way");
+    // Nor once the wallet was silent for so long that its outcome is unknown.
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(stage.books().await[0].state, AttemptState::Unknown);
+    let again = stage.bargain(1, 7, "a third").await;
+    assert_eq!(rule(&again), "earlier_unknown");
+    assert_eq!(stage.paid(), [7]);
+    // It came back after all: now the call may be paid for.
+    stage.wallet.look_up(LookUpScript::Refused);
+    assert!(stage.bargain(1, 7, "a fourth").await.paid.is_some());
+}
+
 /// What a former run left unknown is looked up with the start of the next.
 #[tokio::test(start_paused = true)]
 async fn a_start_looks_up_what_was_left_unknown() {

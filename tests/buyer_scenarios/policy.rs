@@ -6,6 +6,7 @@ use serde_json::json;
 use tollkeeper::client::Policy;
 use tollkeeper::client::policy::{Advertised, Limits};
 use tollkeeper::payment::{CapabilityPattern, ServerPubkey};
+use tollkeeper::testing::{HandlerScript, LookUpScript};
 use tollkeeper::wire::{Request, Tag};
 
 use super::stage::{PATIENCE, Stage, error, rule, sats};
@@ -174,28 +175,33 @@ async fn only_lists_say_what_something_costs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_money_without_a_result_is_cut_off() {
-    let stage = Stage::set();
-    for n in 1..=4u64 {
-        let call = stage.call(n);
-        let victim = stage.victim().await;
-        stage.demand(&victim, 5, &format!("{n}")).await;
-        while stage.paid().len() < n as usize && !call.is_finished() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    for script in [HandlerScript::Pay, HandlerScript::Hang] {
+        let stage = Stage::set();
+        stage.wallet.script(script);
+        for n in 1..=3 {
+            stage.fail_while_paying(n, 5, &format!("{n}")).await;
         }
-        stage
-            .server
-            .refuse(&victim, -32000, &json!({}))
-            .await
-            .unwrap();
-        let outcome = call.await.unwrap();
-        if n == 4 {
-            assert_eq!(rule(&outcome), "breaker");
-            let message = error(&outcome).message;
-            assert!(message.contains("3 times") && message.contains("5 sats"));
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let outcome = stage.fail_while_paying(4, 5, "4").await;
+        assert_eq!(rule(&outcome), "breaker", "{script:?}");
+        let message = error(&outcome).message;
+        assert!(message.contains("3 times") && message.contains("5 sats"));
+        assert_eq!(stage.paid(), [5, 5, 5], "{script:?}");
     }
-    assert_eq!(stage.paid(), [5, 5, 5]);
+}
+
+/// What only may have been taken is looked up before a server is cut off for it.
+#[tokio::test(start_paused = true)]
+async fn a_server_is_not_cut_off_for_payments_that_never_were() {
+    let stage = Stage::set();
+    stage.wallet.script(HandlerScript::LoseTheAnswer);
+    for n in 1..=3 {
+        stage.fail_while_paying(n, 5, &format!("{n}")).await;
+    }
+    stage.wallet.script(HandlerScript::Pay);
+    assert_eq!(rule(&stage.bargain(4, 5, "4").await), "breaker");
+    stage.wallet.look_up(LookUpScript::Refused);
+    assert!(stage.bargain(5, 5, "5").await.paid.is_some());
+    assert_eq!(stage.paid(), [5, 5, 5, 5]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use tollkeeper::client::Policy;
 use tollkeeper::client::ledger::{
-    AnswerState, AttemptFilter, AttemptId, AttemptState, BuyerLedger, Heard, MemoryBuyerLedger,
-    NewAttempt, Settled, SqliteBuyerLedger,
+    AnswerState, Attempt, AttemptFilter, AttemptId, AttemptState, BuyerLedger, Heard,
+    MemoryBuyerLedger, NewAttempt, Settled, SqliteBuyerLedger,
 };
 use tollkeeper::client::policy::{Case, Facts};
 use tollkeeper::payment::{
@@ -66,6 +66,7 @@ struct Truth {
     attempts: Vec<(AttemptId, u8, u8, u64)>,
     refused: Vec<AttemptId>,
     paid: Vec<AttemptId>,
+    answered: Vec<AttemptId>,
 }
 
 fn policy() -> Policy {
@@ -140,6 +141,13 @@ async fn play(
             }
             Step::Answer { which, answer } if !truth.attempts.is_empty() => {
                 let (id, ..) = truth.attempts[which % truth.attempts.len()];
+                // A call ends once; only that it timed out may be followed by an answer.
+                if truth.answered.contains(&id) {
+                    continue;
+                }
+                if !answer.is_open() {
+                    truth.answered.push(id);
+                }
                 processes[which % processes.len()]
                     .note(id, Heard::Ended(answer, None))
                     .await
@@ -182,12 +190,14 @@ async fn check(truth: &Truth, ledger: &dyn BuyerLedger) {
         "one payment request twice: {live:?}"
     );
     let books = ledger.list(&AttemptFilter::default()).await.unwrap();
-    // One call: at most one payment that has brought nothing yet.
+    // One call: at most one payment that has brought nothing yet, or may still turn out to have brought an error only.
     let mut open: HashMap<_, usize> = HashMap::new();
-    for attempt in books
-        .iter()
-        .filter(|attempt| attempt.state != AttemptState::Refused && attempt.answer.is_open())
-    {
+    let blocks = |attempt: &&Attempt| match attempt.state {
+        AttemptState::Refused => false,
+        AttemptState::Paid => attempt.answer.is_open(),
+        AttemptState::Reserved | AttemptState::Unknown => attempt.answer != AnswerState::Result,
+    };
+    for attempt in books.iter().filter(blocks) {
         *open
             .entry((attempt.new.server, attempt.new.identity))
             .or_default() += 1;

@@ -106,6 +106,25 @@ impl Stage {
         call.await.unwrap()
     }
 
+    /// A call that is asked for `amount` under `id`, and fails while the wallet is asked, if it is.
+    pub(crate) async fn fail_while_paying(&self, n: u64, amount: u64, id: &str) -> CallOutcome {
+        let before = self.paid().len();
+        let call = self.call(n);
+        let victim = self.victim().await;
+        self.demand(&victim, amount, id).await;
+        while self.paid().len() == before && !call.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.server
+            .refuse(&victim, -32000, &json!({}))
+            .await
+            .unwrap();
+        let outcome = call.await.unwrap();
+        // Until it is written down.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        outcome
+    }
+
     /// What the wallet was asked to pay.
     pub(crate) fn paid(&self) -> Vec<u64> {
         let asked = self.wallet.asked();

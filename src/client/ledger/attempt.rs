@@ -250,19 +250,23 @@ impl Attempt {
     }
 
     /// Whether it stands in the way of another payment for the same call: nothing has come back for it yet, or it may
-    /// still turn out to be a payment that brought only an error.
+    /// still turn out to be a payment that brought only an error. A server can hold a payment and answer meanwhile.
     #[must_use]
     pub fn blocks_its_call(&self) -> bool {
-        self.state != AttemptState::Refused
-            && (self.answer.is_open()
-                || (self.state == AttemptState::Unknown && self.answer == AnswerState::Error))
+        match self.state {
+            AttemptState::Refused => false,
+            AttemptState::Paid => self.answer.is_open(),
+            AttemptState::Reserved | AttemptState::Unknown => {
+                self.answer.is_open() || self.answer == AnswerState::Error
+            }
+        }
     }
 
-    /// Whether it was paid and has brought no result, as far as is known.
+    /// Whether it was paid, or may have been, and has brought no result, as far as is known.
     #[must_use]
     pub fn is_unserved(&self) -> bool {
         use AnswerState::{Error, Interrupted, Missing};
-        self.state == AttemptState::Paid && matches!(self.answer, Missing | Interrupted | Error)
+        self.state != AttemptState::Refused && matches!(self.answer, Missing | Interrupted | Error)
     }
 
     /// Notes what became of it.

@@ -27,6 +27,8 @@ pub async fn check(ledger: Arc<dyn BuyerLedger>) {
     limits_hold_however_many_ask(&ledger).await;
     windows_slide(&*ledger).await;
     a_server_that_takes_without_giving_is_cut_off(&*ledger).await;
+    what_may_have_been_taken_counts_like_what_was(&*ledger).await;
+    a_held_payment_blocks_its_call_whatever_was_answered(&*ledger).await;
     what_is_paid_stays_paid(&*ledger).await;
 }
 
@@ -324,6 +326,66 @@ async fn a_server_that_takes_without_giving_is_cut_off(ledger: &dyn BuyerLedger)
         .unwrap();
     assert_eq!(forgiven, 6);
     pay("9", AnswerState::Result).await.unwrap();
+}
+
+/// A payment that the server holds, and one that nobody knows about, are as good as taken.
+async fn what_may_have_been_taken_counts_like_what_was(ledger: &dyn BuyerLedger) {
+    let now = SystemClock.now();
+    let policy = Policy::default();
+    let held = async |call: &str| {
+        let new = attempt("holder", call, 9, now);
+        let id = reserve(ledger, &new, &policy).await?;
+        let answered = Heard::Ended(AnswerState::Error, None);
+        ledger.note(id, answered).await.unwrap();
+        Ok::<_, DeclineReason>(id)
+    };
+    let first = held("1").await.unwrap();
+    let second = held("2").await.unwrap();
+    end(ledger, second, AttemptState::Unknown, AnswerState::Missing).await;
+    let third = held("3").await.unwrap();
+    assert_eq!(held("4").await.unwrap_err().rule(), "breaker");
+    let server = attempt("holder", "1", 9, now).server;
+    let unserved = AttemptFilter {
+        server: Some(server),
+        unserved: true,
+        ..AttemptFilter::default()
+    };
+    assert_eq!(ledger.list(&unserved).await.unwrap().len(), 3);
+    // The wallet got its money back: it was not taken.
+    let refused = Settled::new(AttemptState::Refused, "it came back");
+    ledger.settle(third, refused, now).await.unwrap();
+    let fourth = held("4").await.unwrap();
+    for id in [first, second, fourth] {
+        end(ledger, id, AttemptState::Paid, AnswerState::Result).await;
+    }
+}
+
+async fn a_held_payment_blocks_its_call_whatever_was_answered(ledger: &dyn BuyerLedger) {
+    let now = SystemClock.now();
+    let mut policy = Policy::default();
+    policy.max_payments = 9;
+    for (call, answer) in [
+        ("error", AnswerState::Error),
+        ("missing", AnswerState::Missing),
+    ] {
+        let id = reserve(ledger, &attempt("held", call, 5, now), &policy)
+            .await
+            .unwrap();
+        ledger.note(id, Heard::Ended(answer, None)).await.unwrap();
+        let again = attempt("held", call, 6, now.plus(Duration::from_secs(1)));
+        let refused = reserve(ledger, &again, &policy).await.unwrap_err();
+        assert!(
+            matches!(&refused, DeclineReason::UnderWay(earlier) if earlier.attempt == id),
+            "{refused:?}"
+        );
+        let unknown = Settled::new(AttemptState::Unknown, "lost");
+        ledger.settle(id, unknown, now).await.unwrap();
+        let refused = reserve(ledger, &again, &policy).await.unwrap_err();
+        assert_eq!(refused.rule(), "earlier_unknown");
+        end(ledger, id, AttemptState::Paid, AnswerState::Result).await;
+        let again = reserve(ledger, &again, &policy).await.unwrap();
+        end(ledger, again, AttemptState::Paid, AnswerState::Result).await;
+    }
 }
 
 async fn what_is_paid_stays_paid(ledger: &dyn BuyerLedger) {

@@ -62,7 +62,6 @@ impl Books {
             .rev()
             .filter(|attempt| {
                 attempt.new.server == new.server
-                    && attempt.state == AttemptState::Paid
                     && (attempt.answer.is_unserved() || attempt.answer == AnswerState::Result)
             })
             .take_while(|attempt| attempt.answer.is_unserved())

@@ -162,7 +162,7 @@ pub struct AttemptFilter {
     pub id: Option<AttemptId>,
     /// Only at this server.
     pub server: Option<ServerPubkey>,
-    /// Only those that were paid and have brought no result, as far as is known.
+    /// Only those that were paid, or may have been, and have brought no result, as far as is known.
     pub unserved: bool,
     /// Only those that come behind this one.
     pub after: Option<AttemptId>,
@@ -226,11 +226,11 @@ impl Used {
 pub struct BooksStand {
     /// An attempt, not refused, to pay the same thing.
     pub same_payment: Option<Attempt>,
-    /// Attempts, not refused, for the same call (server and identity) that have no answer yet.
+    /// Attempts for the same call (server and identity) that [stand in its way](Attempt::blocks_its_call).
     pub same_call: Vec<Attempt>,
     /// What counts against each of the tallies that the case asks for, in its order.
     pub used: Vec<Vec<Used>>,
-    /// How many payments in a row the server took without a result.
+    /// How many payments in a row the server took, or may have taken, without a result.
     pub unserved: u32,
     /// What they were, together.
     pub unserved_amounts: Vec<Amount>,

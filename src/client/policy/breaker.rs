@@ -1,4 +1,4 @@
-//! A server that takes money and brings no result is not paid any more.
+//! A server that takes money, or may have taken it, and brings no result is not paid any more.
 
 use super::Case;
 use crate::client::event::DeclineReason;

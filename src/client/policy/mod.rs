@@ -46,7 +46,8 @@ pub struct Policy {
     pub deny: Vec<ServerPubkey>,
     /// How many payments one call may make, also over several tries and runs, until it has an answer.
     pub max_payments: u32,
-    /// How many payments in a row a server may take without a result before it is paid no more; 0 for any number.
+    /// How many payments in a row a server may take, or perhaps have taken, without a result before it is paid no more; 0 for
+    /// any number.
     pub breaker: u32,
     /// What an advertised price means.
     pub advertised: Advertised,

@@ -17,10 +17,11 @@ pub(super) fn check(case: &Case, stand: &BooksStand) -> Result<(), DeclineReason
     if let Some(same) = &stand.same_payment {
         return Err(DeclineReason::PaidBefore(Earlier::of(same)));
     }
-    let under_way = stand
-        .same_call
-        .iter()
-        .find(|attempt| !own(attempt) && attempt.answer == AnswerState::Waiting);
+    // What the wallet is still at may be paid, whatever the server has answered meanwhile.
+    let under_way = stand.same_call.iter().find(|attempt| {
+        attempt.state == AttemptState::Reserved
+            || (!own(attempt) && attempt.answer == AnswerState::Waiting)
+    });
     if let Some(other) = under_way {
         return Err(DeclineReason::UnderWay(Earlier::of(other)));
     }

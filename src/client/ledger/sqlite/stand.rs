@@ -47,7 +47,7 @@ pub(super) fn same_call(
     let attempts: Vec<Attempt> = connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM payment WHERE server = ?1 AND identity = ?2 AND state <> 'refused' \
-             AND (answer IN ('waiting', 'missing', 'interrupted') OR state = 'unknown') ORDER BY number"
+             AND (answer IN ('waiting', 'missing', 'interrupted') OR state <> 'paid') ORDER BY number"
         ))?
         .query_map(
             [new.server.to_string(), new.identity.to_string()],
@@ -63,8 +63,8 @@ pub(super) fn same_call(
 /// What the last payments to a server were, back to the last that brought a result.
 fn unserved(connection: &Connection, new: &NewAttempt) -> rusqlite::Result<Vec<Amount>> {
     let mut statement = connection.prepare_cached(
-        "SELECT answer, amount, unit FROM payment \
-         WHERE server = ?1 AND state = 'paid' AND answer IN ('missing', 'error', 'result') ORDER BY number DESC LIMIT ?2",
+        "SELECT answer, amount, unit FROM payment INDEXED BY payment_of_server \
+         WHERE server = ?1 AND state <> 'refused' AND answer IN ('missing', 'error', 'result') ORDER BY number DESC LIMIT ?2",
     )?;
     let limit = i64::try_from(MOST_UNSERVED).unwrap_or(i64::MAX);
     let mut rows = statement.query((new.server.to_string(), limit))?;
@@ -154,7 +154,7 @@ pub(super) fn list(
         sql.push_str(&format!(" AND server = ?{}", values.len()));
     }
     if filter.unserved {
-        sql.push_str(" AND state = 'paid' AND answer IN ('missing', 'interrupted', 'error')");
+        sql.push_str(" AND state <> 'refused' AND answer IN ('missing', 'interrupted', 'error')");
     }
     if !states.is_empty() {
         let mut places = Vec::new();

@@ -135,6 +135,39 @@ async fn looking_at_nothing_makes_nothing_and_the_file_is_private() {
 }
 
 #[tokio::test]
+async fn books_of_former_versions_are_carried_over_with_every_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("buyer.db");
+    let now = SystemClock.now();
+    let rows = {
+        let ledger = SqliteBuyerLedger::new(&path).unwrap();
+        for n in 1..=3 {
+            let id = reserve(&ledger, &attempt(n, 5), &Policy::default())
+                .await
+                .unwrap();
+            let end = Settled::new(AttemptState::Unknown, "lost");
+            ledger.settle(id, end, now).await.unwrap();
+            let answered = super::Heard::Ended(AnswerState::Error, None);
+            ledger.note(id, answered).await.unwrap();
+        }
+        ledger.list(&AttemptFilter::default()).await.unwrap()
+    };
+    // As the first version wrote them.
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "DROP INDEX payment_of_server;
+             CREATE INDEX payment_of_server ON payment (server, number) WHERE state = 'paid';
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    let ledger = SqliteBuyerLedger::new(&path).unwrap();
+    assert_eq!(ledger.list(&AttemptFilter::default()).await.unwrap(), rows);
+    let refused = reserve(&ledger, &attempt(4, 5), &Policy::default()).await;
+    assert_eq!(refused.unwrap_err().rule(), "breaker");
+}
+
+#[tokio::test]
 async fn books_that_cannot_be_opened_pay_nothing_and_are_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/buyer.db");
