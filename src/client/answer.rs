@@ -161,6 +161,26 @@ pub(super) fn missing(shared: &Arc<Shared>, call: Option<Call>) {
     }
 }
 
+/// Every open call ends here without an answer, because its client does. That is not for the server to answer for.
+pub(super) fn all_interrupted(shared: &Arc<Shared>) {
+    // Counted before the calls are taken, so that whoever closes and finds none waits for those that were taken here.
+    let token = shared.payments.writing.token();
+    let calls = shared.calls.end_all();
+    let attempts: Vec<AttemptId> = calls.into_iter().flat_map(|call| call.attempts).collect();
+    if attempts.is_empty() {
+        return;
+    }
+    // Without a runtime the process is at its end, which says the same.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let shared = Arc::clone(shared);
+        runtime.spawn(async move {
+            let heard = Heard::Ended(AnswerState::Interrupted, None);
+            note(&shared, &attempts, heard).await;
+            drop(token);
+        });
+    }
+}
+
 async fn deliver(shared: &Shared, call: Call, response: Response) {
     match call.sink {
         Sink::Channel => {

@@ -60,6 +60,19 @@ impl PaidClient {
             client: Arc::clone(&self.shared),
             call,
         };
+        // Outlives the call, so that an end without an answer says what was spent, too.
+        let payment = self
+            .shared
+            .calls
+            .with(call, |call| call.payment.subscribe());
+        let closed = || {
+            let payment = payment.as_ref().map(|payment| payment.borrow().clone());
+            let payment = payment.unwrap_or_default();
+            outcome(
+                failure(&id, -32000, "The client was closed", &payment),
+                payment,
+            )
+        };
         tokio::pin!(answer);
         loop {
             let at = *until.borrow_and_update();
@@ -68,14 +81,14 @@ impl PaidClient {
                 biased;
                 answer = &mut answer => return Ok(match answer {
                     Ok(answer) => outcome(answer.response, decided(answer.payment).await),
-                    Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::default()), Payment::default()),
+                    Err(_) => closed(),
                 }),
                 changed = until.changed() => if changed.is_err() {
                     // The call has ended; its answer is on its way to the channel, or lost.
                     let answer = (&mut answer).await;
                     return Ok(match answer {
                         Ok(answer) => outcome(answer.response, decided(answer.payment).await),
-                        Err(_) => outcome(failure(&id, -32000, "The client was closed", &Payment::default()), Payment::default()),
+                        Err(_) => closed(),
                     });
                 },
                 () = sleep_until(at) => {

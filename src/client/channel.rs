@@ -207,7 +207,7 @@ impl MessageChannel for PaidClient {
 
     async fn close(&self) {
         self.shared.closing.cancel();
-        self.shared.calls.end_all();
+        answer::all_interrupted(&self.shared);
         let writing = &self.shared.payments.writing;
         writing.close();
         // A disk that does not answer must not keep anybody from leaving; the next run finds what is missing.
@@ -216,10 +216,10 @@ impl MessageChannel for PaidClient {
     }
 }
 
-/// What is open stays open in the books: the next run sees that it was interrupted.
+/// What is open is written down as interrupted, so that the next client, also one in this process, asks for it.
 impl Drop for PaidClient {
     fn drop(&mut self) {
         self.shared.closing.cancel();
-        self.shared.calls.end_all();
+        answer::all_interrupted(&self.shared);
     }
 }

@@ -6,7 +6,7 @@ use super::answer::finish;
 use super::channel::Shared;
 use super::event::PaymentEvent;
 use super::ledger::Heard;
-use super::{gated, pay};
+use super::{answer, gated, pay};
 use crate::payment::RequestEventId;
 use crate::transport::ClientInbound;
 use crate::wire::{Message, Notification, Payload, PaymentNotification, Response, Tag, method};
@@ -39,7 +39,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
     }
     shared.closing.cancel();
-    shared.calls.end_all();
+    answer::all_interrupted(&shared);
 }
 
 /// An answer is matched by the event it is about, never by the id in its body (N-8).

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use tollkeeper::client::ledger::{AnswerState, AttemptState, MemoryBuyerLedger};
 use tollkeeper::testing::{HandlerScript, LookUpScript};
+use tollkeeper::transport::MessageChannel;
 
-use super::stage::{Stage, data, error, rule, sats};
+use super::stage::{Stage, call, data, error, rule, sats};
 
 /// D-40
 #[tokio::test(start_paused = true)]
@@ -234,6 +235,59 @@ async fn a_start_looks_up_what_was_left_unknown() {
     let books = stage.books().await;
     assert_eq!(books[0].state, AttemptState::Paid);
     assert_eq!(books[0].proof.as_ref().unwrap().reveal(), "looked up");
+}
+
+/// What is open ends with its client, also where the process lives on and makes another.
+#[tokio::test(start_paused = true)]
+async fn what_was_open_when_its_client_went_is_asked_for_by_the_next() {
+    for end in ["closed", "dropped", "cut off"] {
+        let ledger = Arc::new(MemoryBuyerLedger::new());
+        let stage = Stage::on(ledger.clone(), |payments| payments);
+        stage.client.send(call(1).into()).await.unwrap();
+        let first = stage.victim().await;
+        stage.demand(&first, 7, "first").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.paid(), [7]);
+        match end {
+            "closed" => stage.client.close().await,
+            "dropped" => drop(stage.client),
+            _ => drop(stage.server),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+
+        let stage = Stage::on(ledger, |payments| payments);
+        assert_eq!(
+            stage.books().await[0].answer,
+            AnswerState::Interrupted,
+            "{end}"
+        );
+        // So that the next request is not the first of its client, whose event would be that of the other's first.
+        let other = stage.call(99);
+        let victim = stage.victim().await;
+        stage.answer(&victim).await;
+        other.await.unwrap();
+        let again = stage.call(1);
+        let second = stage.victim().await;
+        stage.demand(&second, 7, "second").await;
+        let repeated = stage.victim().await;
+        assert_eq!(repeated.event, first.event);
+        stage.answer(&repeated).await;
+        assert!(again.await.unwrap().response.result().is_some());
+        assert_eq!(stage.paid(), [0; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_closed_says_what_was_spent() {
+    let stage = Stage::set();
+    let open = stage.call(1);
+    let victim = stage.victim().await;
+    stage.demand(&victim, 7, "first").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.client.close().await;
+    let open = open.await.unwrap();
+    assert_eq!(open.paid, Some(sats(7)));
+    assert_eq!(data(&open)["spent"]["amount"], 7);
 }
 
 /// The server serves what was paid for under a later request, for nothing: that makes up for it.

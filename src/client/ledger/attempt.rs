@@ -72,7 +72,7 @@ pub enum AnswerState {
     Waiting,
     /// The call ended here without an answer: it timed out, or was cancelled.
     Missing,
-    /// The process ended before there was an answer.
+    /// The process, or the client in it, ended before there was an answer.
     Interrupted,
     /// A result came.
     Result,
