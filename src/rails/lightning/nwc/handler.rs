@@ -278,8 +278,10 @@ impl LightningNwcHandler {
 fn fate_of(found: &Transaction, hash: &str) -> Fate {
     match found.state {
         State::Settled => Fate::Settled(judge_preimage(found.preimage.as_deref(), hash)),
-        State::Failed | State::Expired => Fate::Failed,
-        State::Pending => Fate::OnItsWay,
+        State::Failed => Fate::Failed,
+        // "expired" and "canceled" are said of invoices. Of a payment they may be said because the time of its invoice is
+        // over, while the money is still held on its way.
+        State::Pending | State::Expired => Fate::OnItsWay,
     }
 }
 
@@ -409,5 +411,11 @@ mod tests {
         assert_eq!(fate(json!({"state": "pending"})), Fate::OnItsWay);
         assert_eq!(fate(json!({})), Fate::OnItsWay);
         assert_eq!(fate(json!({"state": "failed"})), Fate::Failed);
+        // The end of its invoice is not the end of a payment that was begun before.
+        for state in ["expired", "canceled", "cancelled"] {
+            assert_eq!(fate(json!({"state": state})), Fate::OnItsWay, "{state}");
+            let ours = json!({"type": "outgoing", "state": state});
+            assert_eq!(fate(ours), Fate::OnItsWay, "{state}");
+        }
     }
 }
