@@ -12,7 +12,8 @@ use super::ledger::{AnswerState, AttemptId, Heard};
 use crate::payment::{Amount, InvocationIdentity};
 use crate::wire::{ErrorObject, PAYMENT_PENDING_CODE, PAYMENT_REQUIRED_CODE, Payload, Response};
 
-/// Hands the answer of an ended call to whoever waits for it. `signed` is the server's own message, if it is one.
+/// Hands the answer of an ended call to whoever waits for it. `signed` is the server's own message; without one
+/// there is no answer, whatever is said in its place, and what was paid for is still owed.
 ///
 /// What was paid for is written down once it is handed over, in a task of its own: a process that dies in between asks the
 /// server for the same answer again rather than pay again. [`close`](crate::transport::MessageChannel::close) waits for it.
@@ -25,6 +26,7 @@ pub(super) async fn finish(
     let payment_error =
         |error: ErrorObject| matches!(error.code, PAYMENT_REQUIRED_CODE | PAYMENT_PENDING_CODE);
     let answer = match &response.payload {
+        _ if signed.is_none() => AnswerState::Missing,
         Payload::Result(_) => AnswerState::Result,
         // "Pay" and "wait" answer nothing: what was paid is still owed.
         Payload::Error(_) if response.error().is_some_and(payment_error) => AnswerState::Missing,

@@ -23,12 +23,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             in_reply_to,
             tags,
             signed,
+            broken,
         }) = inbound
         else {
             break;
         };
         match message {
             Message::Response(response) => {
+                let signed = (!broken).then_some(signed);
                 answered(&shared, in_reply_to, response, &tags, signed).await;
             }
             Message::Notification(notification) => {
@@ -42,13 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
     answer::all_interrupted(&shared);
 }
 
-/// An answer is matched by the event it is about, never by the id in its body (N-8).
+/// An answer is matched by the event it is about, never by the id in its body (N-8). `signed` is the server's own message;
+/// `None`: there was one, and it broke on the way.
 pub(super) async fn answered(
     shared: &Arc<Shared>,
     in_reply_to: Option<RequestEventId>,
     response: Response,
     tags: &[Tag],
-    signed: String,
+    signed: Option<String>,
 ) {
     let Some(event) = in_reply_to else {
         tracing::debug!("dropped an answer to nothing");
@@ -56,7 +59,9 @@ pub(super) async fn answered(
     };
     let Some(id) = shared.calls.of_event(&event) else {
         tracing::debug!("an answer to nothing that is open");
-        shared.strays.keep(event, response, signed);
+        if let Some(signed) = signed {
+            shared.strays.keep(event, response, signed);
+        }
         return;
     };
     match &response.payload {
@@ -71,7 +76,9 @@ pub(super) async fn answered(
             }
         }
         Payload::Error(_) => {
-            if gated::takes(shared, id, event, &response, &signed) {
+            if let Some(signed) = &signed
+                && gated::takes(shared, id, event, &response, signed)
+            {
                 return;
             }
         }
@@ -83,7 +90,7 @@ pub(super) async fn answered(
         id: call.id().clone(),
         payload: response.payload,
     };
-    finish(shared, call, response, Some(signed)).await;
+    finish(shared, call, response, signed).await;
 }
 
 async fn notified(

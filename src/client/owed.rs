@@ -58,7 +58,7 @@ pub(super) async fn fetch(shared: &Arc<Shared>, paying: &Paying, earlier: &Earli
     while Instant::now() < until && !paying.ended.is_cancelled() {
         // It may have come before it was asked for.
         if let Some((response, signed)) = shared.strays.take(&event) {
-            intercept::answered(shared, Some(event), response, &[], signed).await;
+            intercept::answered(shared, Some(event), response, &[], Some(signed)).await;
         }
         let _ = tokio::time::timeout(LOOK, paying.ended.cancelled()).await;
     }

@@ -346,6 +346,9 @@ pub struct ClientInbound {
     pub tags: Vec<Tag>,
     /// The signed event as JSON: the proof of what was said.
     pub signed: String,
+    /// The server has said something about the request, and this end could not put it together: the message is this
+    /// end's own, in its place.
+    pub broken: bool,
 }
 
 impl ClientInbound {
@@ -357,6 +360,16 @@ impl ClientInbound {
             in_reply_to,
             tags: Vec::new(),
             signed: String::new(),
+            broken: false,
+        }
+    }
+
+    /// What to say in the place of a message that could not be put together.
+    #[must_use]
+    pub fn broken(message: Message, in_reply_to: RequestEventId) -> Self {
+        Self {
+            broken: true,
+            ..Self::new(message, Some(in_reply_to))
         }
     }
 }

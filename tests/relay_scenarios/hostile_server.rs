@@ -13,7 +13,9 @@ use tollkeeper::client::{
 use tollkeeper::testing::{HandlerControl, HandlerScript, ScriptedHandler};
 use tollkeeper::transport::MessageChannel;
 use tollkeeper::transport::nostr::{EncryptionMode, NostrClientTransport, NostrKeys, parse_server};
-use tollkeeper::wire::{Notification, Request};
+use tollkeeper::wire::{
+    FrameKind, Message, Notification, OversizedFrame, ProgressToken, Request, oversized_digest,
+};
 
 use super::faulty_relay::FaultyRelay;
 use super::raw::{Via, Wire};
@@ -208,6 +210,55 @@ async fn a_demand_during_a_payment_is_not_paid() {
         outcome = stage.call(1) => panic!("nobody answered: {outcome:?}"),
         () = serve => {}
     }
+}
+
+/// What the client could not put together is still owed: it is asked for again, not paid for again.
+#[tokio::test]
+async fn an_answer_that_breaks_on_the_way_is_asked_for_again() {
+    let stage = Stage::set(Via::Ephemeral).await;
+    let broken = async {
+        let request = stage.request(0).await;
+        stage.say(request, &demand(1, "first")).await;
+        stage.read(1).await;
+        let start = FrameKind::Start {
+            completion_mode: "in a way that nobody knows".to_owned(),
+            digest: oversized_digest("lost"),
+            total_bytes: 4,
+            total_chunks: 1,
+        };
+        let frame = OversizedFrame::new(ProgressToken::new("t"), 1, start);
+        let frame: Message = frame.to_notification().unwrap().into();
+        let frame = serde_json::from_str(&frame.to_json()).unwrap();
+        stage.say(request, &frame).await;
+        request
+    };
+    let (outcome, first) = tokio::join!(stage.call(1), broken);
+    let error = outcome.response.error().unwrap();
+    assert!(error.message.contains("put together"), "{error:?}");
+    assert_eq!(outcome.paid.unwrap().value(), 1);
+    tokio::time::sleep(QUIET).await;
+
+    let repeated = async {
+        let request = stage.request(2).await;
+        stage.say(request, &demand(1, "second")).await;
+        let came = || {
+            let events = stage.relay.messages_to(&stage.keys);
+            events.iter().filter(|event| event.id == first).count()
+        };
+        let deadline = tokio::time::Instant::now() + SOON;
+        while came() < 2 {
+            assert!(
+                tokio::time::Instant::now() < deadline && stage.paid() == [1],
+                "not asked for again; paid {:?}",
+                stage.paid()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stage.say(first, &result(1)).await;
+    };
+    let (outcome, ()) = tokio::join!(stage.call(1), repeated);
+    assert!(outcome.response.result().is_some());
+    assert_eq!(stage.paid(), [1]);
 }
 
 /// C-42: a demand that was declined was the only one, also while the caller is being told so.

@@ -243,7 +243,7 @@ impl Answers {
                 let text = format!("The answer cannot be put together: {why}");
                 let error = ErrorObject::new(SERVER_ERROR_CODE, text);
                 let response = Response::from_error(RequestId::Number(0), &error);
-                about.map(|about| ClientInbound::new(response.into(), Some(about)))
+                about.map(|about| ClientInbound::broken(response.into(), about))
             }
             Step::Begun | Step::Nothing => None,
         }
