@@ -18,11 +18,16 @@ use super::receipt::{Receipt, ReceiptFolder};
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
 use crate::payment::{
-    Amount, BearerToken, Clock, PaymentHandler, PaymentInteraction, RateSource, SystemClock, Unit,
+    Amount, BearerToken, Clock, Margin, PaymentHandler, PaymentInteraction, Rate, RateSource,
+    SystemClock, Unit,
 };
 
 /// How long a rate may take.
 const RATE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a server may ask beyond what its listed price comes to at this client's rate, in hundredths of a percent: its own
+/// rate is of another moment, perhaps from another source, and may have a margin on top.
+const OTHER_RATE: u32 = 500;
 
 /// Told about payments as they happen. Must not block.
 pub(super) type Observer = Arc<dyn Fn(&PaymentEvent) + Send + Sync>;
@@ -105,21 +110,28 @@ impl ClientPayments {
         worths
     }
 
-    /// What `amount` is worth in `unit`, rounded up; `None` without a rate that is young enough.
-    async fn worth(&self, amount: &Amount, unit: &Unit) -> Option<Amount> {
+    /// The most that a listed `price` may come to in `unit`; `None` without a rate that is young enough.
+    pub(super) async fn at_most(&self, price: &Amount, unit: &Unit) -> Option<Amount> {
+        let rate = self.rate(price.unit(), unit).await?;
+        rate.convert(price, Margin::new(OTHER_RATE).ok()?).ok()
+    }
+
+    /// What one of `from` is worth in `to`; `None` without a rate that is young enough.
+    async fn rate(&self, from: &Unit, to: &Unit) -> Option<Rate> {
         let (source, max_age) = self.rates.as_ref()?;
-        if unit == amount.unit() || !source.covers(unit, amount.unit()) {
+        if from == to || !source.covers(from, to) {
             return None;
         }
-        let asked = tokio::time::timeout(RATE_PATIENCE, source.rate(unit, amount.unit())).await;
+        let asked = tokio::time::timeout(RATE_PATIENCE, source.rate(from, to)).await;
         let rate = asked.ok()?.ok()?;
         let now = self.clock.now();
-        if rate.seen().is_some_and(|seen| now.since(seen) > *max_age)
-            || rate.from().unit() != unit
-            || rate.to().unit() != amount.unit()
-        {
-            return None;
-        }
+        let old = rate.seen().is_some_and(|seen| now.since(seen) > *max_age);
+        (!old && rate.from().unit() == from && rate.to().unit() == to).then_some(rate)
+    }
+
+    /// What `amount` is worth in `unit`, rounded up; `None` without a rate that is young enough.
+    async fn worth(&self, amount: &Amount, unit: &Unit) -> Option<Amount> {
+        let rate = self.rate(unit, amount.unit()).await?;
         let scaled = u128::from(amount.value())
             .saturating_mul(u128::from(rate.from().value()))
             .div_ceil(u128::from(rate.to().value().max(1)));

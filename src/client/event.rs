@@ -141,7 +141,7 @@ pub enum DeclineReason {
         /// What is left under it.
         left: Amount,
     },
-    /// A limit is in a unit that the price cannot be converted to now.
+    /// A limit, or the advertised price, is in a unit that there is no rate for now.
     NoRate {
         /// The limit, as the policy calls it.
         rule: String,

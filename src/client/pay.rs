@@ -174,6 +174,12 @@ impl Paying {
         );
         facts.worths = worths;
         facts.advertised = shared.prices.price_of(&self.capability);
+        if let Some(listed) = &facts.advertised
+            && listed.unit() != request.amount.unit()
+        {
+            let unit = request.amount.unit();
+            facts.advertised_at_rate = payments.at_most(&listed.max(), unit).await;
+        }
         facts.expires_at = request.expires_at;
         facts.approved = approved;
         facts.refused = refused;

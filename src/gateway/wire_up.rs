@@ -15,6 +15,7 @@ use super::exit::{Failure, Outcome, with_causes};
 use super::goods::{self, Goods};
 use super::{home, secrets};
 use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
+use crate::client::policy::Advertised;
 use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
 use crate::error::ErrorKind;
@@ -403,8 +404,10 @@ pub(super) async fn client_payments(
         Ok(home) => {
             let soon = paying.budget.value() > 0;
             let (policy, limits_at) = buying::policy(&home, &paying.policy)?;
-            // Rates are asked for only where something has to be converted.
-            let foreign = !policy.currencies().is_empty() || *paying.budget.unit() != Unit::SATS;
+            // Rates are asked for only where something may have to be converted: a limit, or a price in a list.
+            let foreign = !policy.currencies().is_empty()
+                || *paying.budget.unit() != Unit::SATS
+                || policy.advertised != Advertised::Off;
             if foreign && let Some(source) = rates(&limits_at).await? {
                 builder = builder.rates(source, limits_at.max_age);
             }

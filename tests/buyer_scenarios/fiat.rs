@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollkeeper::client::Policy;
+use tollkeeper::client::policy::Advertised;
 use tollkeeper::payment::{Amount, Clock, FixedRates, Rate, Unit};
 
-use super::stage::{Stage, rule, sats};
+use super::stage::{Stage, error, rule, sats};
 
 /// 1 sat is 0.1 cents: ten sats a cent.
 fn rate() -> Rate {
@@ -51,6 +52,35 @@ async fn an_old_rate_is_no_rate() {
     assert!(stage.bargain(1, 10, "1").await.paid.is_some());
     stage.clock.jump(Duration::from_secs(700));
     assert_eq!(rule(&stage.bargain(2, 10, "2").await), "per_day");
+}
+
+/// A server lists its price in its own money, and asks for sats at its own rate.
+#[tokio::test(start_paused = true)]
+async fn a_price_that_was_listed_in_other_money_is_held_against_the_rate() {
+    for word in [Advertised::Seen, Advertised::Required] {
+        let mut policy = Policy::default();
+        policy.advertised = word;
+        let stage = with(policy, rate());
+        stage.see_price("1-5", "usd-cents").await;
+        // 5 cents are 50 sats here; 5% more are 52.5.
+        let refused = stage.bargain(1, 54, "1").await;
+        assert_eq!(rule(&refused), "advertised");
+        let message = error(&refused).message;
+        assert!(message.contains("0.05 usd"), "{message}");
+        assert!(stage.bargain(2, 53, "2").await.paid.is_some());
+        assert_eq!(stage.paid(), [53]);
+    }
+    // What one has no rate for cannot be held against anything.
+    let now = tollkeeper::payment::SystemClock.now();
+    let aged = with(Policy::default(), rate().observed_at(now));
+    aged.clock.jump(Duration::from_secs(700));
+    for stage in [Stage::set(), aged] {
+        stage.see_price("5", "usd-cents").await;
+        let refused = stage.bargain(1, 50, "1").await;
+        assert_eq!(rule(&refused), "advertised");
+        assert!(error(&refused).message.contains("no rate"));
+        assert_eq!(stage.paid(), [0; 0]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@ use tollkeeper::client::Policy;
 use tollkeeper::client::policy::{Advertised, Limits};
 use tollkeeper::payment::{CapabilityPattern, ServerPubkey};
 use tollkeeper::testing::{HandlerScript, LookUpScript};
-use tollkeeper::wire::{Request, Tag};
+use tollkeeper::wire::Tag;
 
-use super::stage::{PATIENCE, Stage, error, rule, sats};
+use super::stage::{Stage, error, rule, sats};
 
 fn with(change: impl FnOnce(&mut Policy)) -> Stage {
     let mut policy = Policy::default();
@@ -128,7 +128,7 @@ async fn nothing_is_paid_above_the_advertised_price() {
         (Advertised::Required, 20, true, ""),
     ] {
         let stage = with(|policy| policy.advertised = rule_word);
-        see_prices(&stage, "10-20").await;
+        stage.see_price("10-20", "sats").await;
         let outcome = stage.bargain(1, asked, "1").await;
         assert_eq!(outcome.paid.is_some(), paid, "{rule_word:?} {asked}");
         if !paid {
@@ -141,26 +141,11 @@ async fn nothing_is_paid_above_the_advertised_price() {
     assert_eq!(rule(&stage.bargain(1, 1, "1").await), "advertised");
 }
 
-async fn see_prices(stage: &Stage, price: &str) {
-    let client = stage.client.clone();
-    let request = Request::new(900, "tools/list", &json!({})).unwrap();
-    let listing = tokio::spawn(async move { client.call(request, PATIENCE).await.unwrap() });
-    let victim = stage.victim().await;
-    let tags = vec![Tag::new(["cap", "tool:add", price, "sats"])];
-    let tools = json!({"tools": [{"name": "add"}]});
-    stage
-        .server
-        .answer_tagged(&victim, &tools, tags)
-        .await
-        .unwrap();
-    listing.await.unwrap();
-}
-
 /// A price is not raised in passing, right before it is demanded.
 #[tokio::test(start_paused = true)]
 async fn only_lists_say_what_something_costs() {
     let stage = Stage::set();
-    see_prices(&stage, "10").await;
+    stage.see_price("10", "sats").await;
     let call = stage.call(2);
     let victim = stage.victim().await;
     let tags = vec![Tag::new(["cap", "tool:add", "900", "sats"])];

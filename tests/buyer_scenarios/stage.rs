@@ -13,9 +13,9 @@ use tollkeeper::payment::Amount;
 use tollkeeper::testing::{
     HandlerControl, HostileServer, ScriptedHandler, TestClock, Victim, pay_req_asking,
 };
-use tollkeeper::wire::{ErrorObject, Request};
+use tollkeeper::wire::{ErrorObject, Request, Tag};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn sats(value: u64) -> Amount {
     format!("{value} sats").parse().unwrap()
@@ -78,6 +78,21 @@ impl Stage {
         let day = Duration::from_secs(24 * 3600);
         let request = tokio::time::timeout(day, self.server.request()).await;
         request.unwrap_or_else(|_| panic!("no request")).unwrap()
+    }
+
+    /// Lets the client see a list in which `add` costs `price`.
+    pub(crate) async fn see_price(&self, price: &str, unit: &str) {
+        let client = Arc::clone(&self.client);
+        let request = Request::new(900, "tools/list", &json!({})).unwrap();
+        let listing = tokio::spawn(async move { client.call(request, PATIENCE).await.unwrap() });
+        let victim = self.victim().await;
+        let tags = vec![Tag::new(["cap", "tool:add", price, unit])];
+        let tools = json!({"tools": [{"name": "add"}]});
+        self.server
+            .answer_tagged(&victim, &tools, tags)
+            .await
+            .unwrap();
+        listing.await.unwrap();
     }
 
     /// Demands `amount`, by a payment request that asks for as much.

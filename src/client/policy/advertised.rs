@@ -14,12 +14,21 @@ pub(super) fn check(case: &Case) -> Result<(), DeclineReason> {
             _ => Ok(()),
         };
     };
-    // A price in a unit that the payment cannot be compared with is no price that was kept.
-    match facts.amount_in(advertised.unit()) {
-        Some(amount) if advertised.max().covers(amount) == Some(true) => Ok(()),
-        _ => Err(DeclineReason::AboveAdvertised {
+    // A price in other money counts at a rate; without one it is no price that was kept.
+    let most = match advertised.unit() == facts.amount.unit() {
+        true => Some(advertised.max()),
+        false => facts.advertised_at_rate.clone(),
+    };
+    match most.and_then(|most| most.covers(&facts.amount)) {
+        Some(true) => Ok(()),
+        Some(false) => Err(DeclineReason::AboveAdvertised {
             asked: facts.amount.clone(),
             advertised: advertised.clone(),
+        }),
+        None => Err(DeclineReason::NoRate {
+            rule: "advertised".to_owned(),
+            asked: facts.amount.clone(),
+            limit: advertised.max(),
         }),
     }
 }

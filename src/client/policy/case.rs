@@ -24,6 +24,8 @@ pub struct Facts {
     pub worths: Vec<Amount>,
     /// The price that the server has advertised for it.
     pub advertised: Option<PriceRange>,
+    /// The most that this price may come to in the unit of the payment, where it is in other money and there is a rate.
+    pub advertised_at_rate: Option<Amount>,
     /// When it can no longer be paid.
     pub expires_at: Option<Timestamp>,
     /// A person has agreed to this very payment.
@@ -51,6 +53,7 @@ impl Facts {
             amount,
             worths: Vec::new(),
             advertised: None,
+            advertised_at_rate: None,
             expires_at: None,
             approved: false,
             refused: None,
