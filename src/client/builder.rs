@@ -18,7 +18,7 @@ use super::receipt::{Receipt, ReceiptFolder};
 use super::{Budget, PaymentEvent};
 use crate::error::{Error, Result};
 use crate::payment::{
-    Amount, BearerToken, Clock, Margin, PaymentHandler, PaymentInteraction, Rate, RateSource,
+    Amount, BearerToken, Clock, Margin, PaymentHandler, PaymentInteraction, Pmi, Rate, RateSource,
     SystemClock, Unit,
 };
 
@@ -87,6 +87,11 @@ impl ClientPayments {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// The wallet for a payment method.
+    pub(super) fn handler_of(&self, pmi: &Pmi) -> Option<&Arc<dyn PaymentHandler>> {
+        self.handlers.iter().find(|handler| handler.pmi() == pmi)
     }
 
     /// The rules.

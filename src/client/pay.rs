@@ -163,6 +163,8 @@ impl Paying {
         );
         new.call = self.first;
         new.worth = worths.first().cloned();
+        let handler = payments.handler_of(&request.pmi);
+        new.wallet = handler.and_then(|handler| handler.wallet());
         new.request = self.request.to_string();
         new.demand.clone_from(&self.demand);
         let mut facts = Facts::new(

@@ -14,6 +14,9 @@ use crate::payment::{PayOutcome, ServerPubkey};
 /// How long a wallet has to say what became of one payment.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is noted where another wallet's books say nothing, or something without a proof.
+const ANOTHER: &str = "another wallet was asked to pay, or it is not known which; what this one says of it does not count";
+
 /// With the start of a client: what a former run left unknown, and which calls the server still owes.
 pub(super) async fn at_start(shared: Arc<Shared>) {
     let payments = &shared.payments;
@@ -73,6 +76,9 @@ pub(super) async fn look_up_at(payments: &ClientPayments, server: ServerPubkey) 
 }
 
 /// Asks the wallet what became of one attempt, and writes it down if it knows.
+///
+/// What is in no book of a wallet was never paid by that one. Only the wallet that was asked can say so; a proof of payment
+/// is one from anybody.
 pub(super) async fn look_up(payments: &ClientPayments, id: AttemptId) {
     let found = match payments.ledger.list(&AttemptFilter::one(id)).await {
         Ok(mut found) => found.pop(),
@@ -82,25 +88,28 @@ pub(super) async fn look_up(payments: &ClientPayments, id: AttemptId) {
         return;
     };
     let request = &attempt.new.payment;
-    let Some(handler) = payments
-        .handlers
-        .iter()
-        .find(|handler| *handler.pmi() == request.pmi)
-    else {
+    let Some(handler) = payments.handler_of(&request.pmi) else {
         return;
     };
+    let is_the_one = handler.wallet() == attempt.new.wallet;
     let answer = tokio::time::timeout(PATIENCE, handler.lookup_payment(request)).await;
     let end = match answer {
-        Ok(Ok(PayOutcome::Paid(proof))) => Settled::new(
-            AttemptState::Paid,
-            "the wallet said so when it was asked later",
-        )
-        .with_proof(proof),
-        Ok(Ok(PayOutcome::Refused)) => Settled::new(
+        Ok(Ok(PayOutcome::Paid(proof))) if is_the_one || !proof.reveal().is_empty() => {
+            Settled::new(
+                AttemptState::Paid,
+                "the wallet said so when it was asked later",
+            )
+            .with_proof(proof)
+        }
+        Ok(Ok(PayOutcome::Refused)) if is_the_one => Settled::new(
             AttemptState::Refused,
             "the wallet said later that it was never paid and never will be",
         ),
-        Ok(Ok(PayOutcome::Unknown) | Err(_)) | Err(_) => return,
+        Ok(Ok(PayOutcome::Paid(_) | PayOutcome::Refused)) if attempt.note != ANOTHER => {
+            tracing::warn!(attempt = %id, "another wallet was asked to pay than the one that can be asked now");
+            Settled::new(AttemptState::Unknown, ANOTHER)
+        }
+        Ok(Ok(_) | Err(_)) | Err(_) => return,
     };
     let state = end.state;
     if payments.settle(id, end).await {

@@ -52,6 +52,14 @@ pub trait PaymentHandler: fmt::Debug + Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<PayOutcome, RailError>;
 
+    /// Which wallet pays: the same text for the same books, another for others, and no secret in it. It is kept with each
+    /// payment, so that no other wallet is believed that a payment was never made.
+    ///
+    /// `None`, unless said otherwise: there is only one that could be meant.
+    fn wallet(&self) -> Option<String> {
+        None
+    }
+
     /// Asks the wallet what became of an attempt to pay `request`, now. May be asked at any time and any number of times,
     /// also after a restart; no money moves. A wallet that cannot say leaves it [`PayOutcome::Unknown`].
     ///

@@ -42,6 +42,8 @@ pub enum LookUpScript {
     Unknown,
     /// It was paid.
     Paid,
+    /// It was paid, and there is no proof.
+    PaidWithoutProof,
     /// It was not, and never will be.
     Refused,
     /// No usable answer.
@@ -65,6 +67,7 @@ pub struct HandlerControl {
     look_up: Arc<Mutex<LookUpScript>>,
     looked_up: Arc<Mutex<Vec<PaymentRequest>>>,
     wallet: Option<ProcessorControl>,
+    name: Arc<Mutex<Option<String>>>,
 }
 
 impl ScriptedHandler {
@@ -77,6 +80,7 @@ impl ScriptedHandler {
             look_up: Arc::default(),
             looked_up: Arc::default(),
             wallet,
+            name: Arc::default(),
         };
         (
             Self {
@@ -101,6 +105,12 @@ impl HandlerControl {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Says which wallet it is.
+    pub fn name(&self, name: &str) {
+        let mut own = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = Some(name.to_owned());
     }
 
     /// Changes what the handler says of former payments.
@@ -182,6 +192,11 @@ impl PaymentHandler for ScriptedHandler {
         }
     }
 
+    fn wallet(&self) -> Option<String> {
+        let name = self.control.name.lock();
+        name.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn lookup_payment(&self, request: &PaymentRequest) -> Result<PayOutcome, RailError> {
         self.control
             .looked_up
@@ -196,6 +211,7 @@ impl PaymentHandler for ScriptedHandler {
         match script {
             LookUpScript::Unknown => Ok(PayOutcome::Unknown),
             LookUpScript::Paid => Ok(PayOutcome::Paid(PaymentProof::new("looked up"))),
+            LookUpScript::PaidWithoutProof => Ok(PayOutcome::Paid(PaymentProof::default())),
             LookUpScript::Refused => Ok(PayOutcome::Refused),
             LookUpScript::Fail => Err(RailError::unknown("no answer")),
             LookUpScript::Hang => std::future::pending().await,

@@ -237,6 +237,79 @@ async fn a_start_looks_up_what_was_left_unknown() {
     assert_eq!(books[0].proof.as_ref().unwrap().reveal(), "looked up");
 }
 
+/// What another wallet does not know says nothing of the one that was asked; a proof is one from anybody.
+#[tokio::test(start_paused = true)]
+async fn only_the_wallet_that_was_asked_may_say_that_nothing_was_paid() {
+    for (asked, next, script, state) in [
+        (
+            Some("one"),
+            Some("two"),
+            LookUpScript::Refused,
+            AttemptState::Unknown,
+        ),
+        (
+            Some("one"),
+            Some("two"),
+            LookUpScript::PaidWithoutProof,
+            AttemptState::Unknown,
+        ),
+        (
+            Some("one"),
+            Some("two"),
+            LookUpScript::Paid,
+            AttemptState::Paid,
+        ),
+        // Which one was asked is not on the books, or which one this is cannot be told.
+        (
+            None,
+            Some("two"),
+            LookUpScript::Refused,
+            AttemptState::Unknown,
+        ),
+        (
+            Some("one"),
+            None,
+            LookUpScript::Refused,
+            AttemptState::Unknown,
+        ),
+        (
+            Some("one"),
+            Some("one"),
+            LookUpScript::Refused,
+            AttemptState::Refused,
+        ),
+        (
+            Some("one"),
+            Some("one"),
+            LookUpScript::PaidWithoutProof,
+            AttemptState::Paid,
+        ),
+        (None, None, LookUpScript::Refused, AttemptState::Refused),
+    ] {
+        let ledger = Arc::new(MemoryBuyerLedger::new());
+        let stage = Stage::on(ledger.clone(), |payments| payments);
+        asked.inspect(|name| stage.wallet.name(name));
+        stage.wallet.script(HandlerScript::LoseTheAnswer);
+        let lost = stage.call(1);
+        let victim = stage.victim().await;
+        stage.demand(&victim, 7, "first").await;
+        assert_eq!(lost.await.unwrap().unknown, Some(sats(7)));
+        assert_eq!(stage.books().await[0].new.wallet.as_deref(), asked);
+
+        let stage = Stage::on(ledger, |payments| payments);
+        next.inspect(|name| stage.wallet.name(name));
+        stage.wallet.look_up(script);
+        let again = stage.bargain(1, 8, "second").await;
+        let found = stage.books().await[0].clone();
+        assert_eq!(found.state, state, "{asked:?} {next:?} {script:?}");
+        assert_eq!(again.paid.is_some(), state == AttemptState::Refused);
+        if state == AttemptState::Unknown {
+            assert_eq!(rule(&again), "earlier_unknown");
+            assert!(found.note.contains("another"), "{}", found.note);
+        }
+    }
+}
+
 /// What is open ends with its client, also where the process lives on and makes another.
 #[tokio::test(start_paused = true)]
 async fn what_was_open_when_its_client_went_is_asked_for_by_the_next() {

@@ -143,6 +143,8 @@ pub struct NewAttempt {
     pub capability: String,
     /// What the wallet is asked to pay; its reference is the id of the payment.
     pub payment: PaymentRequest,
+    /// Which wallet is asked, in the words of its handler.
+    pub wallet: Option<String>,
     /// What that is worth in the currency of the limits.
     pub worth: Option<Amount>,
     /// The signed request.
@@ -171,6 +173,7 @@ impl NewAttempt {
             identity,
             capability: capability.into(),
             payment,
+            wallet: None,
             worth: None,
             request: String::new(),
             demand: String::new(),

@@ -94,6 +94,7 @@ async fn what_is_written_can_be_read(ledger: &dyn BuyerLedger) {
     let now = SystemClock.now();
     let mut new = attempt("books", "read", 7, now);
     new.worth = Some("0.05 usd".parse().unwrap());
+    new.wallet = Some("the one".to_owned());
     let id = reserve(ledger, &new, &Policy::default()).await.unwrap();
     let one = AttemptFilter::one(id);
     let read = ledger.list(&one).await.unwrap().pop().unwrap();

@@ -7,6 +7,7 @@ pub mod lnbits;
 pub mod nwc;
 mod preimage;
 mod proof;
+mod wallet_name;
 
 pub use bolt11::{Invoice, Network};
 pub use preimage::{Preimage, judge_preimage};

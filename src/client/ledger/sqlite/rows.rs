@@ -9,7 +9,7 @@ use crate::payment::{Amount, PaymentProof, Timestamp};
 /// What [`read`] reads, in its order.
 pub(super) const COLUMNS: &str = "number, call, event, server, identity, capability, worth, worth_unit, state, answer, \
                                   reserved_at_ms, decided_at_ms, note, proof, payment_request, request, demand, \
-                                  acceptance, response, retry_event, retry";
+                                  acceptance, response, retry_event, retry, wallet";
 
 /// A moment as SQLite counts.
 pub(super) fn millis(at: Timestamp) -> i64 {
@@ -62,6 +62,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Attempt> {
         identity: crate::payment::InvocationIdentity::from_bytes(*identity.as_bytes()),
         capability: row.get(5)?,
         payment: serde_json::from_str(&payment).map_err(|error| odd(14, error))?,
+        wallet: row.get(21)?,
         worth: worth
             .zip(worth_unit)
             .and_then(|(value, unit)| amount(value, &unit)),
@@ -97,9 +98,9 @@ pub(super) fn insert(
     connection
         .prepare_cached(
             "INSERT INTO payment (call, event, server, identity, capability, pmi, payment_id, amount, unit, worth, \
-             worth_unit, state, answer, reserved_at_ms, owner, note, payment_request, request, demand) \
+             worth_unit, state, answer, reserved_at_ms, owner, note, payment_request, request, demand, wallet) \
              VALUES (:call, :event, :server, :identity, :capability, :pmi, :payment_id, :amount, :unit, :worth, \
-             :worth_unit, :state, :answer, :at, :owner, :note, :payment_request, :request, :demand)",
+             :worth_unit, :state, :answer, :at, :owner, :note, :payment_request, :request, :demand, :wallet)",
         )?
         .execute(named_params! {
             ":call": new.call.to_string(),
@@ -121,6 +122,7 @@ pub(super) fn insert(
             ":payment_request": payment,
             ":request": new.request,
             ":demand": new.demand,
+            ":wallet": new.wallet,
         })?;
     let number = u64::try_from(connection.last_insert_rowid()).unwrap_or_default();
     Ok(AttemptId::new(number))

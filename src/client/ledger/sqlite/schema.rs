@@ -11,15 +11,18 @@ use crate::ledger::file;
 const APPLICATION_ID: i32 = 0x6275_7972;
 
 /// The schema that this version writes (`PRAGMA user_version`).
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// What makes the books of each former version those of the next, beginning with version 1.
 ///
-/// 2: what may have been taken counts as well as what was.
-const STEPS: [&str; 1] = ["
+/// 2: what may have been taken counts as well as what was. 3: which wallet was asked.
+const STEPS: [&str; 2] = [
+    "
 DROP INDEX payment_of_server;
 CREATE INDEX payment_of_server ON payment (server, number) WHERE state <> 'refused';
-"];
+",
+    "ALTER TABLE payment ADD COLUMN wallet TEXT;",
+];
 
 /// One row per attempt to pay, for people too: `sqlite3 buyer.db 'SELECT * FROM payment'`.
 ///
@@ -52,7 +55,8 @@ CREATE TABLE payment (
     retry_event     TEXT,
     retry           TEXT,
     acceptance      TEXT,
-    response        TEXT
+    response        TEXT,
+    wallet          TEXT
 ) STRICT;
 
 CREATE UNIQUE INDEX payment_once ON payment (pmi, payment_id) WHERE state <> 'refused';

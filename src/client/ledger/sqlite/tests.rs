@@ -158,6 +158,7 @@ async fn books_of_former_versions_are_carried_over_with_every_row() {
         .execute_batch(
             "DROP INDEX payment_of_server;
              CREATE INDEX payment_of_server ON payment (server, number) WHERE state = 'paid';
+             ALTER TABLE payment DROP COLUMN wallet;
              PRAGMA user_version = 1;",
         )
         .unwrap();

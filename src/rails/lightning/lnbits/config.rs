@@ -10,6 +10,7 @@ use reqwest::header::HeaderValue;
 use crate::error::{Error, Result};
 use crate::rails::http::parse_url;
 use crate::rails::lightning::Network;
+use crate::rails::lightning::wallet_name::wallet_name;
 
 /// One wallet of one LNbits server.
 ///
@@ -38,6 +39,11 @@ pub(super) struct WebhookConfig {
 }
 
 impl LnbitsConfig {
+    /// Which wallet it is: its key, at its address.
+    pub(super) fn wallet_name(&self) -> String {
+        wallet_name("lnbits", &[self.url.as_str(), self.key.reveal()])
+    }
+
     /// The wallet that `key` opens, at `url`: the address at which LNbits shows its front page.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(600);
 /// Pays BOLT11 invoices from an LNbits wallet.
 pub struct LnbitsHandler {
     pmi: Pmi,
+    /// Which wallet it is.
+    name: String,
     api: Api,
     network: Network,
     /// How long the outcome of a payment is asked for before it is unknown.
@@ -48,6 +50,7 @@ impl LnbitsHandler {
         warn_if_in_the_clear(config);
         Ok(Self {
             pmi: BITCOIN_LIGHTNING_BOLT11.parse()?,
+            name: config.wallet_name(),
             api: Api::new(config)?,
             network: config.network,
             patience: config.payment_timeout.saturating_mul(2),
@@ -183,6 +186,10 @@ impl PaymentHandler for LnbitsHandler {
             }
         };
         Ok(self.find_out(&hash, refused, cancel).await)
+    }
+
+    fn wallet(&self) -> Option<String> {
+        Some(self.name.clone())
     }
 
     async fn lookup_payment(&self, request: &PaymentRequest) -> Result<PayOutcome, RailError> {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use nostr::{Keys, PublicKey, RelayUrl, SecretKey, Url};
 
 use crate::error::{Error, Result};
+use crate::rails::lightning::wallet_name::wallet_name;
 use crate::relays;
 
 /// What begins a connection URI. The second is how some wallets write it.
@@ -81,6 +82,12 @@ impl FromStr for NwcConnection {
 }
 
 impl NwcConnection {
+    /// Which books a payment over this connection is in: some wallets keep them for each connection.
+    pub(super) fn name(&self) -> String {
+        let ours = self.keys.public_key();
+        wallet_name("nwc", &[&self.wallet.to_hex(), &ours.to_hex()])
+    }
+
     /// The wallet, in the few characters by which people tell keys apart.
     #[must_use]
     pub fn wallet(&self) -> String {
@@ -173,6 +180,22 @@ mod tests {
             assert!(shown.contains(named), "{shown}");
             assert!(!shown.contains(SECRET), "{shown}");
         }
+    }
+
+    #[test]
+    fn connections_to_one_wallet_have_names_of_their_own() {
+        let other = "00".repeat(31) + "07";
+        let [one, same, another] = [
+            format!("?relay=wss://a&secret={SECRET}"),
+            format!("?relay=wss://b&relay=wss://c&secret={SECRET}"),
+            format!("?relay=wss://a&secret={other}"),
+        ]
+        .map(|rest| {
+            let text = format!("nostr+walletconnect://{WALLET}{rest}");
+            text.parse::<NwcConnection>().unwrap().name()
+        });
+        assert_eq!(one, same, "the relays are only the way there");
+        assert_ne!(one, another);
     }
 
     #[test]

@@ -50,6 +50,8 @@ const MOST_ATTEMPTS: usize = 65_536;
 /// Pays by Lightning through a NIP-47 wallet.
 pub struct LightningNwcHandler {
     pmi: Pmi,
+    /// Which wallet it is.
+    name: String,
     client: NwcClient,
     settings: NwcSettings,
     /// The payment hashes that this process has handed to the wallet, and when they expire.
@@ -89,6 +91,7 @@ impl LightningNwcHandler {
     pub fn new(connection: NwcConnection, settings: NwcSettings) -> Result<Self> {
         Ok(Self {
             pmi: BITCOIN_LIGHTNING_BOLT11.parse()?,
+            name: connection.name(),
             client: NwcClient::start(connection, false),
             settings,
             attempts: Mutex::default(),
@@ -353,6 +356,10 @@ impl PaymentHandler for LightningNwcHandler {
             self.take_back(&invoice);
         }
         Ok(outcome)
+    }
+
+    fn wallet(&self) -> Option<String> {
+        Some(self.name.clone())
     }
 
     async fn lookup_payment(
