@@ -787,6 +787,39 @@ async fn a_request_that_the_wallet_never_took_is_free_once_it_cannot_happen_any_
     }
 }
 
+/// "Expired" is said of invoices. Of a payment it may be said while the money is held on its way.
+#[tokio::test]
+async fn a_payment_that_is_called_expired_is_never_free() {
+    let relay = DevRelay::start(0).await.unwrap();
+    for direction in [Some("outgoing"), None] {
+        let books = Books::default();
+        let hook = move |wallet: &Wallet, asked: &Asked| match asked.method.as_str() {
+            "pay_invoice" => Act::Nothing,
+            "lookup_invoice" => {
+                let hash = asked.params["payment_hash"].as_str().unwrap();
+                let mut told = describe(hash, &wallet.row(hash), "outgoing");
+                told["type"] = json!(direction);
+                told["state"] = json!("expired");
+                told["preimage"] = Value::Null;
+                Act::Say(json!({ "result": told }))
+            }
+            _ => Act::Say(failure("NOT_IMPLEMENTED")),
+        };
+        let wallet = Wallet::start(&relay.url(), Style::default(), Arc::clone(&books), hook).await;
+        let clock = Arc::new(Later::default());
+        let handler =
+            LightningNwcHandler::new(connection(&wallet), settings().clock(clock.clone())).unwrap();
+        let (_, row) = open_invoice(&books, 5, 60);
+        assert_eq!(pay(&handler, &row, 5).await, PayOutcome::Unknown);
+        *clock.0.lock().unwrap() = Duration::from_secs(86_400);
+        let later = handler.lookup_payment(&demand(&row.invoice, 5)).await;
+        match later {
+            Ok(outcome) => assert_eq!(outcome, PayOutcome::Unknown, "{direction:?}"),
+            Err(error) => assert_eq!(error.kind(), RailErrorKind::Unknown),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_no_is_believed_if_nothing_was_tried_or_the_books_agree() {
     let relay = DevRelay::start(0).await.unwrap();

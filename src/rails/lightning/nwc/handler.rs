@@ -242,9 +242,10 @@ impl LightningNwcHandler {
                 );
                 return Fate::Unseen;
             }
-            // It made the invoice itself, or does not say which side it is on: the list of payments tells.
+            // It made the invoice itself: the list of payments tells.
             Ok(Some(found)) if found.direction == Some(Direction::Incoming) => true,
-            Ok(Some(found)) if found.direction.is_none() && found.state == State::Expired => true,
+            // It does not say which side it is on, and may speak of the payment: only the list tells.
+            Ok(Some(found)) if found.direction.is_none() && found.state == State::Expired => false,
             Ok(Some(found)) => return fate_of(&found, hash),
             Err(NwcError::Said(Code::NotFound, _)) => true,
             Err(NwcError::Said(code, _)) if code.is_for_good() => false,
