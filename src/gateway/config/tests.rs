@@ -268,6 +268,20 @@ fn every_mistake_names_the_key_and_what_it_wants() {
             "limits.pending_total",
         ),
         (
+            "relays = [\"ws://x\"]\nmax_children = 4",
+            &[],
+            "max_children",
+        ),
+        ("stdio = true\nannounce = true", &[], "announce"),
+        ("stdio = true", &["--profile"], "profile"),
+        ("relays = [", &[], "tollkeeper.toml"),
+    ]);
+}
+
+#[test]
+fn every_mistake_in_a_price_names_the_key_and_what_it_wants() {
+    are_named(&[
+        (
             "[[price]]\ncapability = \"tool:a\"\namount = 0",
             &[],
             "tool:a",
@@ -317,13 +331,6 @@ fn every_mistake_names_the_key_and_what_it_wants() {
             &[],
             "[balance]",
         ),
-        (
-            "relays = [\"ws://x\"]\nmax_children = 4",
-            &[],
-            "max_children",
-        ),
-        ("stdio = true\nannounce = true", &[], "announce"),
-        ("stdio = true", &["--profile"], "profile"),
         ("[[price]]\ncapability = \"tool:a\"", &[], "tool:a"),
         ("[[price]]\namount = 5", &[], "capability"),
         (
@@ -341,6 +348,5 @@ fn every_mistake_names_the_key_and_what_it_wants() {
             &[],
             "refund",
         ),
-        ("relays = [", &[], "tollkeeper.toml"),
     ]);
 }
