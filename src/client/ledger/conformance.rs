@@ -363,8 +363,10 @@ async fn what_may_have_been_taken_counts_like_what_was(ledger: &dyn BuyerLedger)
 
 async fn a_held_payment_blocks_its_call_whatever_was_answered(ledger: &dyn BuyerLedger) {
     let now = SystemClock.now();
-    let mut policy = Policy::default();
-    policy.max_payments = 9;
+    let policy = Policy {
+        max_payments: 9,
+        ..Policy::default()
+    };
     for (call, answer) in [
         ("error", AnswerState::Error),
         ("missing", AnswerState::Missing),
