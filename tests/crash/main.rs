@@ -10,7 +10,8 @@
 //! - everybody who paid has the result, gets the same one again for the same request, and never was asked to pay twice.
 //!
 //! `credentials.rs`, `mandates.rs` and `metered.rs` do the same for what is paid for by proof, by a token that is charged, and by
-//! use: there the wallet, Stripe and the account are counted, too. `instances.rs` does it with several instances on one PostgreSQL, some of which are only stopped for a while.
+//! use: there the wallet, Stripe and the account are counted, too. `instances.rs` does it with several instances on one
+//! PostgreSQL, some of which are only stopped for a while.
 //!
 //! `TOLLKEEPER_CRASH_RUNS=5000` plays so many random scripts instead of a few, `TOLLKEEPER_CRASH_SCRIPT='{…}'` plays one
 //! that has failed again and again, `TOLLKEEPER_CRASH_RUNS` times.

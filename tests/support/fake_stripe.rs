@@ -40,6 +40,7 @@ struct Books {
     pranks: VecDeque<(String, Prank)>,
     asked: Vec<Asked>,
     down: bool,
+    behind: bool,
 }
 
 /// It.
@@ -79,6 +80,11 @@ impl FakeStripe {
     /// Answers nothing any more, or again.
     pub(crate) fn down(&self, down: bool) {
         self.books().down = down;
+    }
+
+    /// Has the search find nothing: Stripe's runs behind, up to a minute.
+    pub(crate) fn search_is_behind(&self) {
+        self.books().behind = true;
     }
 
     /// Everything that was asked, whose `METHOD /path` begins like this.
@@ -368,6 +374,9 @@ impl Books {
                 let query = params["query"].as_str().unwrap_or_default();
                 let mut found = self.all("payment_intent");
                 found.retain(|intent| {
+                    if self.behind {
+                        return false;
+                    }
                     let facts = intent["metadata"].as_object().into_iter().flatten();
                     facts.into_iter().any(|(name, value)| {
                         query
