@@ -242,7 +242,8 @@ async fn a_charge_counts_by_the_state_that_localstripe_gives_it() {
     let nothing = stripe.intent("").await;
     let failed = look(&nothing).await;
     assert!(
-        matches!(&failed, TokenCharge::Failed { payment_intent: Some(id), code } if *id == nothing && code == "requires_payment_method"),
+        matches!(&failed, TokenCharge::Failed { payment_intent: Some(id), code }
+            if *id == nothing && code == "requires_payment_method"),
         "{failed:?}"
     );
     let failed = look(&canceled).await;

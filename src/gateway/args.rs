@@ -437,6 +437,10 @@ pub(super) struct FakeWalletArgs {
 pub(super) struct CheckArgs {
     #[command(flatten)]
     pub(super) selling: SellingArgs,
+    /// The file of the ledger, or postgres://USER@HOST/DATABASE, which remembers whether a live key of Stripe may be used [env:
+    /// TOLLKEEPER_LEDGER] [default: tollkeeper.db]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ledger: Option<PathBuf>,
     /// Print JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,

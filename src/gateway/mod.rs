@@ -31,6 +31,7 @@ mod http_desk;
 mod licence_http;
 mod own_licences;
 mod revocations;
+mod stripe_live;
 mod stripe_shop;
 mod stripe_webhook;
 

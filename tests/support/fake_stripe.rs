@@ -18,6 +18,8 @@ use crate::http_service::{Asked, HttpService, Reply};
 
 /// The key that it knows.
 pub(crate) const KEY: &str = "sk_test_51FakeFakeFake";
+/// A live key, which it knows as well. Its money is not real either.
+pub(crate) const LIVE_KEY: &str = "sk_live_51FakeFakeFake";
 /// What it signs its webhooks with.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_fake_0123456789abcdef";
 
@@ -312,7 +314,11 @@ impl Books {
     }
 
     fn judge(&mut self, asked: &Asked) -> (u16, Value) {
-        let known = [format!("Bearer {KEY}"), format!("Basic {}", "c2tfdGVzdDo=")];
+        let known = [
+            format!("Bearer {KEY}"),
+            format!("Bearer {LIVE_KEY}"),
+            format!("Basic {}", "c2tfdGVzdDo="),
+        ];
         if asked
             .header("authorization")
             .is_none_or(|key| !known.iter().any(|k| k == key))

@@ -244,6 +244,19 @@ fn a_later_schema_is_refused() {
 }
 
 #[tokio::test]
+async fn a_ledger_of_an_earlier_build_gets_the_tables_that_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder);
+    drop(SqliteLedger::open(&path).unwrap());
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("DROP TABLE live_account")
+        .unwrap();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    assert_eq!(ledger.allow_live("a", AT).await.unwrap(), AT);
+}
+
+#[tokio::test]
 async fn a_ledger_of_the_first_version_is_carried_over_with_every_row() {
     let folder = tempfile::tempdir().unwrap();
     let (path, former) = (file(&folder), folder.path().join("former.db"));
