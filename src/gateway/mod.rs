@@ -3,7 +3,6 @@
 
 // What was asked for.
 mod args;
-mod arguments;
 mod buying;
 mod config;
 mod secrets;
@@ -11,6 +10,7 @@ mod secrets;
 // What everything works with.
 mod exit;
 mod home;
+mod keys;
 mod logging;
 mod output;
 mod shutdown;
@@ -28,6 +28,7 @@ mod child;
 mod entitling;
 mod goods;
 mod http_desk;
+mod input_schema;
 mod licence_http;
 mod own_licences;
 mod revocations;

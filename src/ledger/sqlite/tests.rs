@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ledger::{EntryState, conformance};
+use crate::ledger::{EntryState, PurchaseBooks, conformance};
 use crate::payment::{
     Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentRequest, Settlement, Unit,
 };
