@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tollkeeper::transport::nostr::DevRelay;
 
 use binary::{Running, Scratch, mini_mcp};
-use fake_stripe::{FakeStripe, KEY, WEBHOOK_SECRET, now, post, signed};
+use fake_stripe::{FakeStripe, KEY, LIVE_KEY, WEBHOOK_SECRET, now, post, signed};
 
 const PATH: &str = "/stripe/webhooks";
 
@@ -464,7 +464,7 @@ async fn mistakes_are_told_at_the_start_by_their_key() {
         (KEY, "", &twice, "tool:add"),
         (KEY, "page_ttl = 60", PLANS, "page_ttl"),
         (KEY, "live = true", PLANS, "live"),
-        ("sk_live_51FakeFakeFake", "", PLANS, "live"),
+        (LIVE_KEY, "", PLANS, "live"),
         ("sk_test_unknown", "", PLANS, "key"),
         ("pk_test_public", "", PLANS, "STRIPE_SECRET_KEY"),
         ("", "", PLANS, "STRIPE_SECRET_KEY"),
@@ -482,6 +482,62 @@ async fn mistakes_are_told_at_the_start_by_their_key() {
         assert_eq!(output.status.code(), Some(2), "{named}: {last}");
         assert!(last.contains(named), "{named}: {last}");
         assert!(key.is_empty() || !said.contains(key), "{named}: {last}");
+    }
+}
+
+/// Said once, it is remembered for this key and this ledger, and for no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_mode_is_said_once_for_each_key_and_ledger() {
+    let world = World::new().await;
+    let call = "[[price]]\ncapability = \"tool:add\"\namount = 50\nunit = \"usd-cents\"";
+    let live = |command: &str, more: &str| {
+        let config = world.config(more, call);
+        let mut seller = world.seller(command, &config);
+        seller.env("STRIPE_SECRET_KEY", LIVE_KEY);
+        seller
+    };
+    let refused = async |mut seller: Command, words: &[&str]| {
+        seller.args(words);
+        let output = run(seller).await;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("rails.stripe.live: "), "{said}");
+        assert!(!said.contains(LIVE_KEY), "{said}");
+    };
+    let opens = async |mut seller: Command| {
+        seller.arg("--").args(mini_mcp());
+        spawn_blocking(move || {
+            let mut server = Running::start(seller);
+            assert_eq!(server.next().unwrap()["event"], "ready");
+            server.terminate();
+            assert!(server.wait().success());
+        })
+        .await
+        .unwrap();
+    };
+    let [python, script] = mini_mcp();
+    let server = ["--", &python, &script];
+    let other = world.scratch.path("other.db").display().to_string();
+    refused(live("serve", ""), &server).await;
+    refused(live("check", ""), &[]).await;
+    opens(live("serve", "live = true")).await;
+    opens(live("serve", "")).await;
+    let output = run(live("check", "")).await;
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(lines.contains("Stripe, live, as was said on 20"), "{lines}");
+
+    // Another ledger knows nothing of it, nor does this one of another key; one that forgets is told each time.
+    let other = ["--ledger", &other];
+    refused(live("serve", ""), &[&other[..], &server].concat()).await;
+    refused(live("check", ""), &other).await;
+    let forgetful = [&["--ledger", "memory"][..], &server].concat();
+    refused(live("serve", ""), &forgetful).await;
+    let mut another = live("serve", "");
+    another.env("STRIPE_SECRET_KEY", format!("{LIVE_KEY}2"));
+    refused(another, &server).await;
+    for file in ["books.db", "books.db-wal"] {
+        let bytes = std::fs::read(world.scratch.path(file)).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&bytes).contains(LIVE_KEY));
     }
 }
 

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::args::{SellingArgs, ServeArgs, WalletArgs};
+use super::args::{CheckArgs, SellingArgs, ServeArgs, WalletArgs};
 use super::child::Isolation;
 use super::exit::{Failure, Outcome};
 use crate::entitlement::stripe::Plan;
@@ -102,6 +102,12 @@ pub(super) struct Serving {
 pub(super) fn selling(args: &SellingArgs) -> Outcome<Selling> {
     let file = File::read(args.config.as_deref())?;
     merge_selling(args, &file)
+}
+
+/// The ledger that `check` is to look into.
+pub(super) fn ledger(args: &CheckArgs) -> Outcome<LedgerPlace> {
+    let file = File::read(args.selling.config.as_deref())?;
+    LedgerPlace::find(args.ledger.as_deref(), &file)
 }
 
 /// Reads what `serve` needs.

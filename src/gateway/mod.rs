@@ -32,6 +32,7 @@ mod input_schema;
 mod licence_http;
 mod own_licences;
 mod revocations;
+mod stripe_live;
 mod stripe_shop;
 mod stripe_webhook;
 

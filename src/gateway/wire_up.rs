@@ -98,6 +98,17 @@ pub(super) async fn books_at(place: &LedgerPlace) -> Outcome<Books> {
     }
 }
 
+/// The books of purchases at `place`, for who only looks; `None` if there are none yet.
+pub(super) async fn purchases_at(place: &LedgerPlace) -> Outcome<Option<Arc<dyn PurchaseBooks>>> {
+    match place {
+        LedgerPlace::Memory => Ok(None),
+        LedgerPlace::File(file) if !file.is_file() => Ok(None),
+        LedgerPlace::File(_) => Ok(Some(books_at(place).await?.purchases)),
+        #[cfg(feature = "postgres")]
+        LedgerPlace::Postgres(config) => Ok(Some(Arc::new(PostgresLedger::look(config).await?))),
+    }
+}
+
 /// The books that a server sells with: those at `place`.
 pub(super) async fn server_books(place: &LedgerPlace) -> Outcome<Books> {
     let books = books_at(place).await?;

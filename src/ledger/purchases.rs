@@ -327,6 +327,20 @@ pub trait PurchaseBooks: Debug + Send + Sync {
     /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
     async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>>;
 
+    /// Writes down that money may be taken for `account` of the rail, as of `at`. The first time stands, and is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written.
+    async fn allow_live(&self, account: &str, at: Timestamp) -> Result<Timestamp>;
+
+    /// Since when money may be taken for `account` of the rail; `None` if that was never said.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be read.
+    async fn live_since(&self, account: &str) -> Result<Option<Timestamp>>;
+
     /// Writes `new`, which is `Open`, unless its request has begun one already (which is then returned as `Standing`), the
     /// client holds the plan, has a page open for it that can be paid at `new.made_at`, or has (or all have) as many pages
     /// open that can be paid then as `limits` allow.

@@ -7,10 +7,10 @@ use std::collections::HashSet;
 
 use tollkeeper::ledger::{Entry, EntryState};
 
-use super::shop::PRICE;
-
 /// What is known of one call: those who share it share its payments.
 pub(crate) struct Sold {
+    /// What each of its payments is.
+    pub(crate) price: u64,
     /// How many buyers have its result in hand.
     pub(crate) results: usize,
     /// What they paid, by reference.
@@ -42,7 +42,7 @@ impl Sold {
         let mut wrongs = self
             .entries
             .iter()
-            .filter_map(wrong_entry)
+            .filter_map(|entry| wrong_entry(entry, self.price))
             .collect::<Vec<_>>();
         let mut claim = |holds: bool, wrong: String| {
             if !holds {
@@ -120,14 +120,14 @@ impl Sold {
 }
 
 /// What is wrong with an entry after everything: nobody is being served any more.
-fn wrong_entry(entry: &Entry) -> Option<String> {
+fn wrong_entry(entry: &Entry, price: u64) -> Option<String> {
     let why = match entry.state {
         EntryState::Quoted => "a quote that no recovery has looked at",
         EntryState::Claimed => "claimed by nobody",
         EntryState::Settled if entry.waiting => "settled for a request that nobody serves",
         EntryState::Delivered if entry.response.is_none() => "delivered without a response",
         EntryState::Delivered if entry.claimed_by.is_none() => "delivered to nobody",
-        _ if entry.amount.value() != PRICE => "another price",
+        _ if entry.amount.value() != price => "another price",
         _ if entry
             .settlement
             .as_ref()

@@ -9,7 +9,9 @@
 //!   process died): what a tool was doing at that moment nobody can know, so the right to it comes back by design;
 //! - everybody who paid has the result, gets the same one again for the same request, and never was asked to pay twice.
 //!
-//! `instances.rs` does the same with several instances on one PostgreSQL, some of which are only stopped for a while.
+//! `credentials.rs`, `mandates.rs` and `metered.rs` do the same for what is paid for by proof, by a token that is charged, and by
+//! use: there the wallet, Stripe and the account are counted, too. `instances.rs` does it with several instances on one
+//! PostgreSQL, some of which are only stopped for a while.
 //!
 //! `TOLLKEEPER_CRASH_RUNS=5000` plays so many random scripts instead of a few, `TOLLKEEPER_CRASH_SCRIPT='{…}'` plays one
 //! that has failed again and again, `TOLLKEEPER_CRASH_RUNS` times.
@@ -17,17 +19,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is a test")]
 #![allow(clippy::print_stdout, reason = "it tells how much was tried")]
 
+#[path = "../support/fake_stripe.rs"]
+mod fake_stripe;
 #[path = "../support/faulty_relay.rs"]
 mod faulty_relay;
+#[path = "../support/http_service.rs"]
+mod http_service;
 #[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod postgres;
 
 mod books;
 mod buyer;
+mod credentials;
 mod disk;
 #[cfg(feature = "postgres")]
 mod instances;
+mod line;
+mod mandates;
+mod metered;
+mod presenter;
 mod run;
 mod script;
 mod shop;
@@ -89,24 +100,28 @@ fn conclude(outcomes: &[Result<usize, String>]) {
     );
 }
 
-/// Kills at the first point of each kind, at the second, and so on until a run no longer comes to the point.
-async fn kill_everywhere(lifecycle: Lifecycle, buyers: u32, writes: usize, sends: usize) {
-    let sweeps = KINDS.map(|kind| async move {
+/// Kills at the first point of each kind, at the second, and so on until a run no longer comes to the point: that run passes all
+/// points at which the others died, and no more. It must be at least so many writes and sends.
+async fn kill_everywhere(
+    writes: usize,
+    sends: usize,
+    play: impl AsyncFn(String) -> Result<usize, String>,
+) {
+    let sweeps = KINDS.map(async |kind| {
         let mut outcomes = Vec::new();
         for n in 1..=MOST {
-            outcomes.push(play(&Script::new(lifecycle, buyers, &[&format!("{kind}:{n}")])).await);
+            outcomes.push(play(format!("{kind}:{n}")).await);
             let failures = outcomes.iter().filter(|outcome| outcome.is_err()).count();
             if matches!(outcomes.last(), Some(Ok(0))) || failures == 3 {
                 break;
             }
         }
-        // Every call has at least so many points; fewer runs mean that the binary does not die where it should.
-        let least = buyers as usize
-            * if kind.starts_with("write") {
-                writes
-            } else {
-                sends
-            };
+        // Fewer runs mean that the binary does not die where it should.
+        let least = if kind.starts_with("write") {
+            writes
+        } else {
+            sends
+        };
         assert!(
             outcomes.len() > least || outcomes.iter().any(Result::is_err),
             "{kind}: only {} points were reached",
@@ -117,24 +132,33 @@ async fn kill_everywhere(lifecycle: Lifecycle, buyers: u32, writes: usize, sends
     conclude(&join_all(sweeps).await.concat());
 }
 
+/// The same for purchases of CEP-8; every call has at least so many points.
+async fn kill_purchases(lifecycle: Lifecycle, buyers: u32, writes: usize, sends: usize) {
+    let each = buyers as usize;
+    kill_everywhere(each * writes, each * sends, async |point| {
+        play(&Script::new(lifecycle, buyers, &[&point])).await
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transparent_call_survives_a_kill_at_every_write_and_every_send() {
-    kill_everywhere(Lifecycle::Transparent, 1, 4, 3).await;
+    kill_purchases(Lifecycle::Transparent, 1, 4, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_gated_call_survives_a_kill_at_every_write_and_every_send() {
-    kill_everywhere(Lifecycle::ExplicitGating, 1, 5, 3).await;
+    kill_purchases(Lifecycle::ExplicitGating, 1, 5, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transparent_calls_side_by_side_survive_a_kill_at_every_write_and_every_send() {
-    kill_everywhere(Lifecycle::Transparent, 3, 4, 3).await;
+    kill_purchases(Lifecycle::Transparent, 3, 4, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gated_calls_side_by_side_survive_a_kill_at_every_write_and_every_send() {
-    kill_everywhere(Lifecycle::ExplicitGating, 3, 5, 3).await;
+    kill_purchases(Lifecycle::ExplicitGating, 3, 5, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

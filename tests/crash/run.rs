@@ -13,10 +13,10 @@ use tollkeeper::ledger::Entry;
 use super::books::{Sold, story};
 use super::buyer::{Buyer, Group};
 use super::script::Script;
-use super::shop::{PATIENCE, Shop};
+use super::shop::{PATIENCE, PRICE, Shop};
 
 /// Runs at the same time: more than the machine has cores, because most of a run is waiting.
-static AT_ONCE: Semaphore = Semaphore::const_new(6);
+pub(crate) static AT_ONCE: Semaphore = Semaphore::const_new(6);
 
 const KILLED: i32 = 9;
 
@@ -30,8 +30,13 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
     let stories = Mutex::new(Vec::new());
     let groups = groups(script);
     let (mut served, mut started) = (0, 0);
+    let buyers = (0..script.buyers).map(|number| {
+        let group = &groups[if script.same_call { 0 } else { number as usize }];
+        Buyer::new(&shop, script, group, number, &stories).buy()
+    });
     let outcome = async {
-        let deaths = live_and_die(script, &shop, &groups, &stories, &mut started).await?;
+        let shopping = futures_util::future::try_join_all(buyers);
+        let deaths = live_and_die(&script.deaths, &shop, shopping, &stories, &mut started).await?;
         served = script.buyers as usize;
         shop.closed().await.map(|()| deaths)
     }
@@ -39,13 +44,7 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
 
     let mut wrongs: Vec<String> = outcome.as_ref().err().cloned().into_iter().collect();
     let entries = shop.entries(None).await;
-    let mut at_deaths = Vec::new();
-    for process in 0..started {
-        let kept = format!("death-{process}");
-        if shop.path(&kept).exists() {
-            at_deaths.push((process, shop.entries(Some(&kept)).await));
-        }
-    }
+    let at_deaths = at_deaths(&shop, started).await;
     // Without a result for everybody there is nothing to balance.
     if served > 0 {
         wrongs.extend(balance(&shop, &groups, &at_deaths, &entries));
@@ -53,7 +52,10 @@ pub(crate) async fn play(script: &Script) -> Result<usize, String> {
     match outcome {
         Ok(deaths) if wrongs.is_empty() => Ok(deaths),
         _ => Err(report(
-            script,
+            &format!(
+                "TOLLKEEPER_CRASH_SCRIPT='{}'",
+                serde_json::to_string(script).unwrap()
+            ),
             &wrongs,
             &shop,
             &stories.into_inner().unwrap(),
@@ -110,22 +112,31 @@ pub(crate) fn groups(script: &Script) -> Vec<Group> {
     }
 }
 
-/// Starts process after process until the buyers are served, and then ends the last one in order.
-async fn live_and_die(
-    script: &Script,
+/// The books as each of the first `started` processes left them that was killed.
+pub(crate) async fn at_deaths(shop: &Shop, started: usize) -> Vec<(usize, Vec<Entry>)> {
+    let mut at_deaths = Vec::new();
+    for process in 0..started {
+        let kept = format!("death-{process}");
+        if shop.path(&kept).exists() {
+            at_deaths.push((process, shop.entries(Some(&kept)).await));
+        }
+    }
+    at_deaths
+}
+
+/// Starts process after process, each of which dies at one of `deaths`, until the `shopping` is done, and then ends the last
+/// one in order. Says how many of the deaths happened.
+pub(crate) async fn live_and_die<T>(
+    deaths: &[String],
     shop: &Shop,
-    groups: &[Group],
+    shopping: impl Future<Output = Result<T, String>>,
     stories: &Mutex<Vec<String>>,
     started: &mut usize,
 ) -> Result<usize, String> {
-    let buyers = (0..script.buyers).map(|number| {
-        let group = &groups[if script.same_call { 0 } else { number as usize }];
-        Buyer::new(shop, script, group, number, stories).buy()
-    });
-    let mut shopping = Box::pin(futures_util::future::try_join_all(buyers));
+    let mut shopping = Box::pin(shopping);
     let mut all_served = false;
     let words = shop.words();
-    for (process, death) in script.deaths.iter().map(Some).chain([None]).enumerate() {
+    for (process, death) in deaths.iter().map(Some).chain([None]).enumerate() {
         *started = process + 1;
         let kill_after = death
             .and_then(|death| death.strip_prefix("kill:"))
@@ -205,6 +216,7 @@ pub(crate) fn sold(
         .into_iter()
         .filter(|record| record.call == Some(group.call));
     Sold {
+        price: PRICE,
         results: group.buyers,
         paid: group.paid.lock().unwrap().clone(),
         executed_by: records.map(|record| record.process).collect(),
@@ -217,19 +229,16 @@ pub(crate) fn sold(
     }
 }
 
-fn report(
-    script: &Script,
+/// Everything that is known of a run in which something is wrong; `title` says which run.
+pub(crate) fn report(
+    title: &str,
     wrongs: &[String],
     shop: &Shop,
     stories: &[String],
     entries: &[Entry],
     started: usize,
 ) -> String {
-    let mut text = format!(
-        "{}\n  TOLLKEEPER_CRASH_SCRIPT='{}'",
-        wrongs.join("\n"),
-        serde_json::to_string(script).unwrap()
-    );
+    let mut text = format!("{}\n  {title}", wrongs.join("\n"));
     text += "\n  what happened:";
     for line in stories {
         text += &format!("\n    {line}");

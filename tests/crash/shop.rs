@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nostr_sdk::prelude::Keys;
@@ -33,6 +34,12 @@ pub(crate) struct Shop {
     folder: TempDir,
     /// What `--ledger` names, and the password for it.
     ledger: (String, Option<&'static str>),
+    /// What is sold, and how it is paid: words of the command line.
+    pub(crate) flags: Vec<String>,
+    /// What goes with them and is for no command line.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Where the process that lives is reached over HTTP, if it is.
+    pub(crate) url: Arc<Mutex<Option<String>>>,
     pub(crate) relay: FaultyRelay,
     pub(crate) keys: Keys,
     /// How many processes have become ready so far, which is what a buyer waits for before it sends something again.
@@ -52,6 +59,13 @@ impl Shop {
         Self {
             folder,
             ledger: (ledger, password),
+            flags: vec![
+                "--allow-fake".to_owned(),
+                "--price".to_owned(),
+                format!("tool:record={PRICE} sat"),
+            ],
+            environment: Vec::new(),
+            url: Arc::default(),
             relay: FaultyRelay::start().await,
             keys: Keys::generate(),
             openings: watch::Sender::new(0),
@@ -66,26 +80,12 @@ impl Shop {
     /// `serve` with this ledger and this key, as the words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mini_mcp.py");
-        let price = format!("tool:record={PRICE} sat");
         let url = self.relay.url();
-        let words = [
-            super::binary(),
-            "serve",
-            "--json",
-            "--allow-fake",
-            "--relay",
-            &url,
-            "--price",
-            &price,
-            "--ledger",
-            &self.ledger.0,
-            "--",
-            "python3",
-            "-S",
-            "-E",
-            script,
-        ];
-        words.map(ToOwned::to_owned).to_vec()
+        let mut words = vec![super::binary(), "serve", "--json", "--relay", &url];
+        words.extend(["--ledger", &self.ledger.0]);
+        words.extend(self.flags.iter().map(String::as_str));
+        words.extend(["--", "python3", "-S", "-E", script]);
+        words.into_iter().map(ToOwned::to_owned).collect()
     }
 
     /// Starts `words` as the process number `process`.
@@ -108,6 +108,7 @@ impl Shop {
             .env("TOLLKEEPER_CRASH_TILL", self.path("till"))
             .env("MINI_MCP_RECORD", self.path("record"))
             .env("MINI_MCP_RUN", process.to_string())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -120,13 +121,15 @@ impl Shop {
         }
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let openings = self.openings.clone();
+        let (openings, at) = (self.openings.clone(), Arc::clone(&self.url));
         // Where there are several, one more is no reason to send anything again.
         let several = self.ledger.1.is_some();
         let (ready, is_ready) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains(r#""event":"ready""#) {
+                    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    *at.lock().unwrap() = said["url"].as_str().map(ToOwned::to_owned);
                     openings.send_if_modified(|count| {
                         let counts = *count == 0 || !several;
                         *count += usize::from(counts);
@@ -135,6 +138,8 @@ impl Shop {
                     ready.send_replace(true);
                 }
             }
+            // Its port may soon be somebody else's.
+            at.lock().unwrap().take();
         });
         Serve {
             child,
@@ -200,11 +205,14 @@ impl Shop {
         if !file.exists() {
             return Vec::new();
         }
-        let ledger = SqliteLedger::open(file).expect("whatever happened, the file is a ledger");
-        ledger
+        Self::ledger_in(file)
             .list(&EntryFilter::new(Vec::new(), 100_000))
             .await
             .unwrap()
+    }
+
+    pub(crate) fn ledger_in(file: &Path) -> SqliteLedger {
+        SqliteLedger::open(file).expect("whatever happened, the file is a ledger")
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
@@ -218,6 +226,22 @@ impl Shop {
             }
         });
         records.collect()
+    }
+
+    /// Which process did each of the executions.
+    pub(crate) fn executed_by(&self) -> Vec<usize> {
+        let records = self.records().into_iter();
+        records
+            .filter(|record| record.call.is_some())
+            .map(|record| record.process)
+            .collect()
+    }
+
+    /// How often the call of this number was executed.
+    pub(crate) fn executions_of(&self, call: usize) -> usize {
+        let call = u32::try_from(call).unwrap();
+        let records = self.records().into_iter();
+        records.filter(|record| record.call == Some(call)).count()
     }
 
     /// Waits until no child works any more. Those of a process that was killed read what it wrote to them, to the end.

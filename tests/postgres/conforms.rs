@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tollkeeper::ledger::{Caller, EntryFilter, Ledger, Opened, PostgresLedger, conformance};
+use tollkeeper::ledger::{
+    Caller, EntryFilter, Ledger, Opened, PostgresLedger, PurchaseBooks, conformance,
+};
 use tollkeeper::payment::{InvocationIdentity, PaymentInteraction};
 
 use super::{AT, LIMITS, Postgres, client, config, event, new, open, paid};
@@ -16,6 +18,22 @@ async fn it_conforms() {
     conformance::run(|| async { open(&server.database()).await }).await;
     conformance::licence_books(|| async { open(&server.database()).await }).await;
     conformance::purchases(|| async { open(&server.database()).await }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_of_an_earlier_build_gets_the_table_that_it_lacks() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let url = server.database();
+    drop(open(&url).await);
+    let (_, name) = url.rsplit_once('/').unwrap();
+    server.execute(name, "DROP TABLE live_account");
+    let looking = PostgresLedger::look(&config(&url)).await.unwrap();
+    assert_eq!(looking.live_since("a").await.unwrap(), None);
+    let ledger = open(&url).await;
+    assert_eq!(ledger.allow_live("a", AT).await.unwrap(), AT);
+    assert_eq!(looking.live_since("a").await.unwrap(), Some(AT));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,8 @@ use crate::http_service::{Asked, HttpService, Reply};
 
 /// The key that it knows.
 pub(crate) const KEY: &str = "sk_test_51FakeFakeFake";
+/// A live key, which it knows as well. Its money is not real either.
+pub(crate) const LIVE_KEY: &str = "sk_live_51FakeFakeFake";
 /// What it signs its webhooks with.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_fake_0123456789abcdef";
 
@@ -40,6 +42,7 @@ struct Books {
     pranks: VecDeque<(String, Prank)>,
     asked: Vec<Asked>,
     down: bool,
+    behind: bool,
 }
 
 /// It.
@@ -79,6 +82,11 @@ impl FakeStripe {
     /// Answers nothing any more, or again.
     pub(crate) fn down(&self, down: bool) {
         self.books().down = down;
+    }
+
+    /// Has the search find nothing: Stripe's runs behind, up to a minute.
+    pub(crate) fn search_is_behind(&self) {
+        self.books().behind = true;
     }
 
     /// Everything that was asked, whose `METHOD /path` begins like this.
@@ -306,7 +314,11 @@ impl Books {
     }
 
     fn judge(&mut self, asked: &Asked) -> (u16, Value) {
-        let known = [format!("Bearer {KEY}"), format!("Basic {}", "c2tfdGVzdDo=")];
+        let known = [
+            format!("Bearer {KEY}"),
+            format!("Bearer {LIVE_KEY}"),
+            format!("Basic {}", "c2tfdGVzdDo="),
+        ];
         if asked
             .header("authorization")
             .is_none_or(|key| !known.iter().any(|k| k == key))
@@ -368,6 +380,9 @@ impl Books {
                 let query = params["query"].as_str().unwrap_or_default();
                 let mut found = self.all("payment_intent");
                 found.retain(|intent| {
+                    if self.behind {
+                        return false;
+                    }
                     let facts = intent["metadata"].as_object().into_iter().flatten();
                     facts.into_iter().any(|(name, value)| {
                         query

@@ -4,7 +4,8 @@
 Tools: add, echo, slow (reports progress until released or cancelled), fail, crash, count, env, noise, ask, record, big
 (a text of so many bytes), size (of a text), steps (reports so much progress).
 `count` keeps its number in the file named by MINI_MCP_COUNT, so that it survives a crash. `record` writes one line per
-execution into the file named by MINI_MCP_RECORD, with MINI_MCP_RUN, and so do the beginning and the end of this program.
+execution into the file named by MINI_MCP_RECORD, with MINI_MCP_RUN, and so do the beginning and the end of this program;
+it says that it used as many results as its argument `used`.
 """
 
 import json
@@ -52,7 +53,10 @@ def record(*words):
 def recorded(request_id, arguments):
     record("call", arguments["call"])
     time.sleep(arguments.get("ms", 0) / 1000)
-    say({"id": request_id, "result": text(arguments["call"])})
+    result = text(arguments["call"])
+    if "used" in arguments:
+        result["_meta"] = {"tollkeeper/usage": {"results": arguments["used"]}}
+    say({"id": request_id, "result": result})
 
 
 def slow(request_id, arguments, token):

@@ -168,6 +168,10 @@ pub(in crate::gateway) struct RateArgs {
 pub(in crate::gateway) struct CheckArgs {
     #[command(flatten)]
     pub(in crate::gateway) selling: SellingArgs,
+    /// The file of the ledger, or postgres://USER@HOST/DATABASE, which knows whether a live key of Stripe may be used [env:
+    /// TOLLKEEPER_LEDGER] [default: tollkeeper.db]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::gateway) ledger: Option<PathBuf>,
     /// Print JSON, one object per line
     #[arg(long)]
     pub(in crate::gateway) json: bool,

@@ -11,7 +11,7 @@ use crate::gateway::child::{Catalogue, ChildCommand, Children, Listed};
 use crate::gateway::config::{LightningWallet, Selling};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::output::{self, Paint, harmless};
-use crate::gateway::{config, stripe_shop, wire_up};
+use crate::gateway::{config, stripe_live, stripe_shop, wire_up};
 use crate::ledger::BALANCE;
 use crate::payment::{
     BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
@@ -20,12 +20,14 @@ use crate::payment::{
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
     let mut selling = config::selling(&args.selling)?;
+    let mut stripe_mode = None;
     if let Some(stripe) = &selling.stripe {
+        stripe_mode = Some(stripe_live::look(stripe, &config::ledger(args)?).await?);
         selling.plans = stripe_shop::plans(stripe).await?;
     }
     let prices = wire_up::price_list(&selling)?;
     print_entitlements(&selling, args.json);
-    print_rails(&selling, args.json);
+    print_rails(&selling, stripe_mode.as_deref(), args.json);
     let Some(command) = ChildCommand::new(&args.command) else {
         without_server(&prices, args.json);
         return in_sats::print(&selling, &prices, args.json).await;
@@ -40,7 +42,7 @@ pub(super) async fn run(args: &CheckArgs) -> Outcome {
 }
 
 /// The ways of being paid, by what is configured: nobody is asked.
-fn print_rails(selling: &Selling, as_json: bool) {
+fn print_rails(selling: &Selling, stripe_mode: Option<&str>, as_json: bool) {
     let mut rails = Vec::new();
     match &selling.wallet {
         None => {}
@@ -58,11 +60,7 @@ fn print_rails(selling: &Selling, as_json: bool) {
             ));
         }
     }
-    if let Some(stripe) = &selling.stripe {
-        let mode = match stripe.config.is_live() {
-            true => "live",
-            false => "test mode, not money",
-        };
+    if let Some(mode) = stripe_mode {
         rails.push((STRIPE_CHECKOUT_URL, format!("Stripe, {mode}")));
     }
     if selling.fake {

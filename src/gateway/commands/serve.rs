@@ -1,7 +1,7 @@
 //! `serve`: a stdio MCP server, sold over relays, over a pipe or over HTTP.
 //!
-//! The order of the start is the order in which mistakes are cheapest: config and prices, then the ledger, then the child
-//! and the wallet, then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
+//! The order of the start is the order in which mistakes are cheapest: config and prices, then the ledger, then what is
+//! asked of Stripe, then the child and the wallet, then the relays. The order of the end: nothing new is taken, what was taken is finished, and what cannot be finished in
 //! time is in the ledger, where the next start finds it.
 
 mod finish;
@@ -20,7 +20,9 @@ use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
 use crate::gateway::stripe_shop::{self, StripeShop};
 use crate::gateway::ways::Ways;
-use crate::gateway::{config, entitling, keys, licence_http, revocations, shutdown, wire_up};
+use crate::gateway::{
+    config, entitling, keys, licence_http, revocations, shutdown, stripe_live, wire_up,
+};
 use crate::ledger::LicenceBooks;
 use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
@@ -29,11 +31,7 @@ use crate::wire::{method, raw};
 
 pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let mut serving = config::serving(args)?;
-    if let Some(stripe) = &serving.selling.stripe {
-        serving.selling.plans = stripe_shop::plans(stripe).await?;
-    }
-    let serving = serving;
-    let prices = wire_up::price_list(&serving.selling)?;
+    wire_up::price_list(&serving.selling)?;
     let command = ChildCommand::new(&args.command)
         .ok_or_else(|| Failure::usage("CMD: the MCP server to sell must follow --"))?;
     let stop = shutdown::requested()?;
@@ -41,6 +39,12 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     let keys = keys::of_server(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let books = wire_up::server_books(&serving.ledger).await?;
+    if let Some(stripe) = &serving.selling.stripe {
+        stripe_live::allow(stripe, &*books.purchases).await?;
+        serving.selling.plans = stripe_shop::plans(stripe).await?;
+    }
+    let serving = serving;
+    let prices = wire_up::price_list(&serving.selling)?;
     let starting = open_shop(&serving, command, keys, books, &stop);
     let (children, ways, paid, goods) = tokio::select! {
         started = starting => started?,

@@ -133,6 +133,8 @@ enum Mode {
 #[derive(Debug)]
 pub(in crate::gateway) struct StripeSettings {
     pub(in crate::gateway) config: StripeConfig,
+    /// Money may be taken: this start says so.
+    pub(in crate::gateway) live_said: bool,
     /// Where whoever has paid for a single call is sent; without it single calls are not sold by Stripe.
     pub(in crate::gateway) success_url: Option<String>,
     pub(in crate::gateway) cancel_url: Option<String>,
@@ -194,8 +196,10 @@ pub(super) fn stripe(
     })?;
     let key = StripeKey::parse(&secret)
         .map_err(|error| Failure::usage(format!("{}: {error}", secrets::STRIPE_SECRET_KEY)))?;
-    let mut config = StripeConfig::new(key, section.live || args.stripe_live)
-        .map_err(|error| wrong(".live", &error))?;
+    let live_said = section.live || args.stripe_live;
+    // Whether it was said to an earlier start is in the ledger.
+    let live = live_said || key.is_live();
+    let mut config = StripeConfig::new(key, live).map_err(|error| wrong(".live", &error))?;
     if let Some(url) = &section.base_url {
         config = config
             .base_url(url)
@@ -229,6 +233,7 @@ pub(super) fn stripe(
     });
     Ok(Some(StripeSettings {
         config,
+        live_said,
         success_url: section.success_url.clone(),
         cancel_url: section.cancel_url.clone(),
         webhook: args.stripe_webhook.or(section.webhook),

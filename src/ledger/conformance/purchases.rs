@@ -28,6 +28,7 @@ where
     Fut: Future<Output = Arc<B>>,
 {
     a_client_is_one_customer(make().await).await;
+    money_is_allowed_for_an_account_once(make().await).await;
     a_plan_is_bought_once_at_a_time(make().await).await;
     pages_are_limited_while_they_can_be_paid(make().await).await;
     a_page_belongs_to_one_purchase(make().await).await;
@@ -97,6 +98,19 @@ async fn a_client_is_one_customer<B: PurchaseBooks + 'static>(books: Arc<B>) {
         let other = books.keep_customer(account, &client(n), name).await;
         assert_eq!(other.unwrap(), name, "each for itself");
     }
+}
+
+async fn money_is_allowed_for_an_account_once<B: PurchaseBooks>(books: Arc<B>) {
+    assert_eq!(books.live_since("a").await.unwrap(), None);
+    let later = AT.plus(Duration::from_secs(60));
+    assert_eq!(books.allow_live("a", AT).await.unwrap(), AT);
+    assert_eq!(
+        books.allow_live("a", later).await.unwrap(),
+        AT,
+        "the first stands"
+    );
+    assert_eq!(books.live_since("a").await.unwrap(), Some(AT));
+    assert_eq!(books.live_since("b").await.unwrap(), None);
 }
 
 async fn a_plan_is_bought_once_at_a_time<B: PurchaseBooks + 'static>(books: Arc<B>) {

@@ -16,6 +16,8 @@ use crate::payment::{ClientPubkey, RequestEventId, Timestamp};
 pub(super) struct Purchases {
     /// By account and client.
     customers: HashMap<(String, ClientPubkey), String>,
+    /// By account.
+    live_since: HashMap<String, Timestamp>,
     purchases: HashMap<RequestEventId, Purchase>,
     /// With whether it was acted upon.
     notices: BTreeMap<String, (RailNotice, bool)>,
@@ -52,6 +54,15 @@ impl PurchaseBooks for MemoryLedger {
     async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>> {
         let name = (account.to_owned(), *client);
         Ok(self.purchase_books().customers.get(&name).cloned())
+    }
+
+    async fn allow_live(&self, account: &str, at: Timestamp) -> Result<Timestamp> {
+        let mut books = self.purchase_books();
+        Ok(*books.live_since.entry(account.to_owned()).or_insert(at))
+    }
+
+    async fn live_since(&self, account: &str) -> Result<Option<Timestamp>> {
+        Ok(self.purchase_books().live_since.get(account).copied())
     }
 
     async fn begin_purchase(&self, new: Purchase, limits: OpenLimits) -> Result<Begun> {

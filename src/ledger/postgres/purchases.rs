@@ -59,6 +59,17 @@ CREATE INDEX rail_notice_due ON rail_notice (at_ms, id) WHERE NOT treated;
 CREATE INDEX rail_notice_at ON rail_notice (at_ms) WHERE treated;
 "#;
 
+/// Since when money may be taken. Ledgers of earlier builds do not have it.
+pub(super) const LIVE: &str = r#"
+CREATE TABLE live_account (
+    account  TEXT COLLATE "C" PRIMARY KEY,
+    since_ms BIGINT NOT NULL
+);
+"#;
+
+/// Whether the ledger has that table.
+pub(super) const HAS_LIVE: &str = "SELECT to_regclass('live_account') IS NOT NULL";
+
 /// Purchases are written one after the other, by whichever instance: there are few of them, and limits count them all.
 const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(1953458286)";
 
@@ -112,6 +123,31 @@ impl PurchaseBooks for PostgresLedger {
         let (account, client) = (text(account), client.to_string());
         let row = self.reading.row(GET, &[&account, &client]).await?;
         row.map(|row| rows::get(&row, 0)).transpose()
+    }
+
+    async fn allow_live(&self, account: &str, at: Timestamp) -> Result<Timestamp> {
+        const ALLOW: &str = "INSERT INTO live_account AS kept (account, since_ms) VALUES ($1, $2) \
+             ON CONFLICT (account) DO UPDATE SET since_ms = kept.since_ms RETURNING since_ms";
+        let account = text(account);
+        self.write(about(), false, move |scope| {
+            let account = account.clone();
+            Box::pin(async move {
+                let row = scope.row(ALLOW, &[&account, &millis(at)]).await?;
+                let row = row.ok_or_else(|| rows::unreadable(0))?;
+                Ok(time(rows::get(&row, 0)?))
+            })
+        })
+        .await
+    }
+
+    async fn live_since(&self, account: &str) -> Result<Option<Timestamp>> {
+        const SINCE: &str = "SELECT since_ms FROM live_account WHERE account = $1";
+        let has = self.reading.row(HAS_LIVE, &[]).await?;
+        if !has.is_some_and(|row| row.get(0)) {
+            return Ok(None);
+        }
+        let row = self.reading.row(SINCE, &[&text(account)]).await?;
+        row.map(|row| rows::get(&row, 0).map(time)).transpose()
     }
 
     async fn begin_purchase(&self, new: Purchase, limits: OpenLimits) -> Result<Begun> {

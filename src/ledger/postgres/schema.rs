@@ -120,13 +120,19 @@ async fn prepare_in_one(session: &Session) -> Result<()> {
                 super::accounts::SCHEMA,
                 super::licence_books::SCHEMA,
                 super::purchases::SCHEMA,
+                super::purchases::LIVE,
                 "CREATE TABLE tollkeeper (version INTEGER NOT NULL)",
             ] {
                 run(part).await?;
             }
             run(&format!("INSERT INTO tollkeeper VALUES ({VERSION})")).await?;
         }
-        Some(VERSION) => {}
+        Some(VERSION) => {
+            let has = session.row(super::purchases::HAS_LIVE, &[]).await;
+            if !has.map_err(|e| failure(&e))?.is_some_and(|row| row.get(0)) {
+                run(super::purchases::LIVE).await?;
+            }
+        }
         Some(other) => return Err(other_version(other)),
     }
     run("COMMIT").await

@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS rail_notice (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rail_notice_due ON rail_notice (at_ms, id) WHERE treated = 0;
 CREATE INDEX IF NOT EXISTS rail_notice_at ON rail_notice (at_ms) WHERE treated = 1;
+CREATE TABLE IF NOT EXISTS live_account (
+    account  TEXT PRIMARY KEY,
+    since_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 const PUT: &str = "INSERT OR REPLACE INTO purchase \
@@ -101,6 +105,25 @@ impl PurchaseBooks for SqliteLedger {
     async fn customer_of(&self, account: &str, client: &ClientPubkey) -> Result<Option<String>> {
         let (account, client) = (account.to_owned(), client.to_string());
         self.read(move |connection| customer_of(connection, &account, &client))
+            .await
+    }
+
+    async fn allow_live(&self, account: &str, at: Timestamp) -> Result<Timestamp> {
+        const ALLOW: &str =
+            "INSERT OR IGNORE INTO live_account (account, since_ms) VALUES (?1, ?2)";
+        let account = account.to_owned();
+        self.write(move |books| {
+            let connection = books.connection();
+            execute(connection, ALLOW, (&account, millis(at)))?;
+            let since = live_since(connection, &account).map_err(|e| failure(&e))?;
+            Ok(since.unwrap_or(at))
+        })
+        .await
+    }
+
+    async fn live_since(&self, account: &str) -> Result<Option<Timestamp>> {
+        let account = account.to_owned();
+        self.read(move |connection| live_since(connection, &account))
             .await
     }
 
@@ -386,6 +409,13 @@ fn customer_of(
     connection
         .prepare_cached("SELECT customer FROM rail_customer WHERE account = ?1 AND client = ?2")?
         .query_row([account, client], |row| row.get(0))
+        .optional()
+}
+
+fn live_since(connection: &Connection, account: &str) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT since_ms FROM live_account WHERE account = ?1")?
+        .query_row([account], |row| row.get(0).map(time))
         .optional()
 }
 

@@ -285,7 +285,7 @@ fn add_tables(connection: &Connection) -> Result<()> {
         ("free_call", super::free_calls::SCHEMA),
         ("licence_holder", super::licence_books::SCHEMA),
         ("movement", super::accounts::SCHEMA),
-        ("rail_notice", super::purchases::SCHEMA),
+        ("live_account", super::purchases::SCHEMA),
     ] {
         let has = connection
             .prepare(HAS)

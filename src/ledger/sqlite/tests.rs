@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ledger::{EntryState, conformance};
+use crate::ledger::{EntryState, PurchaseBooks, conformance};
 use crate::payment::{
     Amount, ClientPubkey, InvocationIdentity, PayReq, PaymentRequest, Settlement, Unit,
 };
@@ -241,6 +241,19 @@ fn a_later_schema_is_refused() {
         .pragma_update(None, "user_version", 99)
         .unwrap();
     assert!(refusal(&path).contains("later version (schema 99"));
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_earlier_build_gets_the_tables_that_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder);
+    drop(SqliteLedger::open(&path).unwrap());
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("DROP TABLE live_account")
+        .unwrap();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    assert_eq!(ledger.allow_live("a", AT).await.unwrap(), AT);
 }
 
 #[tokio::test]

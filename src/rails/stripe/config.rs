@@ -105,6 +105,12 @@ impl StripeConfig {
         self
     }
 
+    /// What the key is known by where it must not be seen.
+    #[must_use]
+    pub fn key_fingerprint(&self) -> String {
+        self.key.fingerprint()
+    }
+
     /// Whether money is moved.
     #[must_use]
     pub const fn is_live(&self) -> bool {

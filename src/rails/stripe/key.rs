@@ -3,6 +3,7 @@
 use std::fmt;
 
 use reqwest::header::HeaderValue;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -45,6 +46,17 @@ impl StripeKey {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// What the key is known by where it must not be seen: the beginning of a hash, which leads back to no key.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"tollkeeper stripe key 1:");
+        hash.update(self.text.as_bytes());
+        let digest = hash.finalize();
+        let bytes = digest.iter().take(8);
+        bytes.map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// As a header, which does not print it either.
