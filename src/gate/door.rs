@@ -18,8 +18,8 @@ use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
-    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
-    RequestId, SERVER_ERROR_CODE, method, take_tokens,
+    DirectPayment, ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification,
+    Request, RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// Something to do beside the door. Boxed where it is made: handed from function to function, and through the stages of a task,
@@ -39,6 +39,10 @@ pub(super) struct Knock {
     pub(super) invocation: Box<Invocation>,
     /// What it presented, until the entitlements have seen it.
     pub(super) shown: Shown,
+    /// A payment that it brought, and that a rail of ours takes.
+    pub(super) direct: Option<DirectPayment>,
+    /// When it came, a charge for the same call by the same client was not decided.
+    pub(super) charging: bool,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
     /// It was here before, whatever came of it.
@@ -88,6 +92,7 @@ impl Gate {
         (notification.params, _) = take_tokens(notification.params);
         (notification.params, _) = take_credential(notification.params);
         origin.tokens.clear();
+        origin.direct_payments.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
                 client_pubkey = origin.client.short(),
@@ -108,6 +113,8 @@ impl Gate {
     async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
         let shown = self.presented.take(&mut request, &mut origin, now);
+        // Nobody behind the gate sees money that was meant for it.
+        let sent = std::mem::take(&mut origin.direct_payments);
         let mut negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
@@ -177,6 +184,8 @@ impl Gate {
                     listed,
                     invocation,
                     shown,
+                    direct: self.supported(sent),
+                    charging: false,
                     refusal: None,
                     known: false,
                     replayed: false,
@@ -248,7 +257,7 @@ impl Gate {
         let Some(knock) = Box::pin(self.present(knock)).await? else {
             return Ok(());
         };
-        let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
+        let Some(mut knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
         if knock.replayed {
@@ -260,6 +269,7 @@ impl Gate {
         } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
             return self.forward_claimed(knock, entry).await;
         }
+        knock.charging = self.has_charge(&standing);
         if let Some(refusal) = &knock.refusal {
             return Box::pin(self.refuse_call(&knock, refusal)).await;
         }
@@ -273,10 +283,20 @@ impl Gate {
     /// Nothing lets it through but money, or the hook.
     async fn name_price(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
-                Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
-                None => Ok(()),
-            },
+            Ok(PriceDecision::Quote(quote)) => {
+                let Some((knock, quote)) = Box::pin(self.draw(knock, quote)).await? else {
+                    return Ok(());
+                };
+                let Some((knock, quote)) = Box::pin(self.redeem(knock, quote)).await? else {
+                    return Ok(());
+                };
+                if self.is_charging(&knock).await? {
+                    // It may be paid for already: an offer might make somebody pay twice.
+                    let undecided = self.answer_undecided::<()>(&knock, Problem::Unsettled);
+                    return undecided.await.map(drop);
+                }
+                Box::pin(self.quote(knock, quote)).await
+            }
             Ok(PriceDecision::Waive) => Box::pin(self.let_in_waived(knock)).await,
             Ok(PriceDecision::Reject { message }) => {
                 self.ledger

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
 use crate::payment::{PaymentInteraction, RequestEventId};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{ErrorObject, Message, SERVER_ERROR_CODE};
+use crate::wire::{ErrorObject, Message, Response, SERVER_ERROR_CODE};
 
 /// How old an event may be to be evaluated once more although it was answered with a payment error (T-27): some clients
 /// send the identical event again when they retry within the same second. Older ones may be replays by somebody else.
@@ -102,6 +102,16 @@ impl Gate {
             Applied::Moved(entry) => self.forward_claimed(knock, entry).await,
             Applied::Already(_) | Applied::Refused(_) => Ok(()),
         }
+    }
+
+    /// The answer that `entry` paid for, under the id of this request; `None` if it is no longer kept.
+    pub(super) fn stored_response(&self, knock: &Knock, entry: &Entry) -> Option<Response> {
+        let Message::Response(mut response) = Message::parse(entry.response.as_deref()?).ok()?
+        else {
+            return None;
+        };
+        response.id = knock.request.id.clone();
+        Some(response)
     }
 
     async fn answer_again(&self, knock: &Knock, entry: &Entry) {

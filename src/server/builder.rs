@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
+use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge, direct_of};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
     CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentObserver,
@@ -231,6 +231,23 @@ impl ServerPaymentsBuilder {
                 return Err(Error::config(format!(
                     "two processors for the payment method {}",
                     processor.pmi()
+                )));
+            }
+        }
+        for (at, processor) in self.processors.iter().enumerate() {
+            let Some(direct) = direct_of(processor) else {
+                continue;
+            };
+            if !direct.is_direct() {
+                return Err(Error::config(format!(
+                    "the payment method {direct} is for money that comes with the request: its name must end in -direct"
+                )));
+            }
+            let taken = self.processors.iter().any(|other| other.pmi() == direct);
+            let before = self.processors[..at].iter().filter_map(direct_of);
+            if taken || before.into_iter().any(|before| before == direct) {
+                return Err(Error::config(format!(
+                    "two processors for the payment method {direct}"
                 )));
             }
         }
