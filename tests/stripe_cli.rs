@@ -9,17 +9,21 @@ mod binary;
 mod fake_stripe;
 #[path = "support/http_service.rs"]
 mod http_service;
+#[path = "support/raw_buyer.rs"]
+mod raw_buyer;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tollkeeper::transport::nostr::DevRelay;
 
 use binary::{Running, Scratch, mini_mcp};
-use fake_stripe::{FakeStripe, KEY, WEBHOOK_SECRET, now, post, signed};
+use fake_stripe::{FakeStripe, KEY, Prank, WEBHOOK_SECRET, now, post, signed};
+use http_service::Reply;
+use raw_buyer::{EPHEMERAL, PERSISTENT, PLAIN, RawBuyer};
 
 const PATH: &str = "/stripe/webhooks";
 
@@ -315,6 +319,162 @@ async fn a_call_at_a_price_in_dollars_is_paid_on_a_page() {
             .contains("stripe-checkout-url"),
         "{refused}"
     );
+}
+
+const CHARGE: &str = "POST /v1/payment_intents";
+
+/// A dollar a call, by page or by token.
+const A_DOLLAR: &str = "[[price]]\ncapability = \"tool:*\"\namount = 100\nunit = \"usd-cents\"";
+
+/// A token that its wallet has granted for up to ten dollars.
+fn granted(stripe: &FakeStripe, id: &str, card: &str) {
+    stripe.put(&json!({
+        "id": id, "object": "shared_payment.granted_token", "payment_method": card,
+        "usage_limits": { "max_amount": "1000", "currency": "usd" },
+    }));
+}
+
+fn kinds(answers: &[Value]) -> Vec<String> {
+    let kind = |answer: &Value| match (answer["method"].as_str(), answer["error"]["code"].as_i64())
+    {
+        (Some(method), _) => method.rsplit('/').next().unwrap_or_default().to_owned(),
+        (None, Some(code)) => code.to_string(),
+        (None, None) => "result".to_owned(),
+    };
+    answers.iter().map(kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_with_the_call_is_charged_once_and_only_if_nobody_else_could_read_it() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let checked = run(world.seller("check", &config)).await;
+    let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(lines.contains("stripe-spt-direct"), "{lines}");
+    let (_server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    let tokens = [
+        "spt_exposed1",
+        "spt_wrapped1",
+        "spt_wrapped2",
+        "spt_declined1",
+    ];
+    for token in tokens {
+        let declined = token == "spt_declined1";
+        let card = if declined {
+            "pm_card_chargeDeclined"
+        } else {
+            "pm_card_visa"
+        };
+        granted(&world.stripe, token, card);
+    }
+    let add = json!({"a": 1, "b": 2});
+    let with = |token| ["direct_payment", "stripe-spt-direct", token];
+
+    let exposed = buyer.call(1, "add", &add, &[&with("spt_exposed1")]);
+    let answers = buyer.ask(&exposed, PLAIN).await;
+    assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    assert!(
+        answers[0]["params"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("revoke")
+    );
+    assert!(world.stripe.asked(CHARGE).is_empty());
+
+    let declined = buyer.call(2, "add", &add, &[&with("spt_declined1")]);
+    let answers = buyer.ask(&declined, EPHEMERAL).await;
+    assert_eq!(
+        kinds(&answers),
+        ["payment_rejected", "-32000"],
+        "{answers:?}"
+    );
+    assert!(
+        answers[1]
+            .to_string()
+            .contains("declined; nothing was taken")
+    );
+
+    let gated: &[&str] = &["payment_interaction", "explicit_gating"];
+    let plainly: &[&str] = &["payment_interaction", "transparent"];
+    for (id, token, kind, mode) in [
+        (3, "spt_wrapped1", EPHEMERAL, plainly),
+        (4, "spt_wrapped2", PERSISTENT, gated),
+    ] {
+        let call = buyer.call(id, "add", &add, &[&with(token), mode]);
+        let answers = buyer.ask(&call, kind).await;
+        assert_eq!(
+            kinds(&answers),
+            ["payment_accepted", "result"],
+            "{answers:?}"
+        );
+        let paid = &answers[0]["params"];
+        assert_eq!(
+            (&paid["amount"], &paid["pmi"]),
+            (&json!(100), &json!("stripe-spt-direct"))
+        );
+        assert_eq!(answers[1]["result"]["content"][0]["text"], "3");
+        assert_eq!(buyer.ask(&call, kind).await, answers[1..], "the same again");
+        let other = buyer.call(
+            id + 10,
+            "size",
+            &json!({"text": "four"}),
+            &[&with(token), mode],
+        );
+        let answers = buyer.ask(&other, kind).await;
+        assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    }
+    let intents = world.stripe.all("payment_intent");
+    let paid = intents
+        .iter()
+        .filter(|intent| intent["status"] == "succeeded");
+    assert_eq!(
+        paid.map(|intent| &intent["amount"]).collect::<Vec<_>>(),
+        [100, 100]
+    );
+
+    let mut kept = std::fs::read(world.log()).unwrap();
+    for file in ["books.db", "books.db-wal"] {
+        kept.extend(std::fs::read(world.scratch.path(file)).unwrap_or_default());
+    }
+    let kept = String::from_utf8_lossy(&kept);
+    assert!(kept.contains("stripe-shared-token"));
+    for token in tokens {
+        assert!(!kept.contains(token), "{token} in the log or in the books");
+    }
+}
+
+/// Stripe has charged, and the process is killed before it hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_the_charge_and_its_answer_neither_loses_nor_repeats_it() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let (mut server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    granted(&world.stripe, "spt_1", "pm_card_visa");
+    world.stripe.prank(CHARGE, Prank::AfterDoing(Reply::Hang));
+    let payment: &[&str] = &["direct_payment", "stripe-spt-direct", "spt_1"];
+    let call = buyer.call(1, "count", &json!({}), &[payment]);
+    buyer.send(&call, EPHEMERAL).await;
+    for _ in 0..400 {
+        if !world.stripe.all("payment_intent").is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    server.kill();
+    let (_server, _) = world.serve(&config).await;
+    // The same event, and the same token with another one.
+    let answers = buyer.ask(&call, EPHEMERAL).await;
+    assert_eq!(kinds(&answers).last().unwrap(), "result", "{answers:?}");
+    let again = buyer.call(2, "count", &json!({}), &[payment]);
+    let again = buyer.ask(&again, EPHEMERAL).await;
+    assert_eq!(
+        again.last().unwrap()["result"],
+        answers.last().unwrap()["result"]
+    );
+    assert_eq!(world.stripe.all("payment_intent").len(), 1);
+    assert_eq!(world.scratch.executions(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
