@@ -80,7 +80,8 @@ impl Gate {
         entries.any(|entry| entry.state == EntryState::Issued && self.is_charge(entry))
     }
 
-    /// Whether a charge for the call of `knock` is still not decided: while that is so, nobody is asked to pay for it again.
+    /// Whether a charge for the call of `knock`, that was not decided when it came, is not decided now: while that is so, nobody is
+    /// asked to pay for it again.
     pub(super) async fn is_charging(&self, knock: &Knock) -> Result<bool> {
         Ok(knock.charging && self.has_charge(&self.ledger.standing(&knock.caller()).await?))
     }

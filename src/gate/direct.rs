@@ -116,7 +116,11 @@ impl Gate {
         let mandate = Mandate {
             proof,
             rail,
-            renewed_for: RENEWED_FOR,
+            // What somebody else sends again does not take what was refused, or given up, before.
+            renewed_for: match knock.replayed {
+                true => Duration::ZERO,
+                false => RENEWED_FOR,
+            },
         };
         for attempt in 0..ATTEMPTS {
             let id = payment.name(attempt);
@@ -157,7 +161,7 @@ impl Gate {
             }
             return self.reject(&knock, &payment, &quote, NotTaken::Late).await;
         }
-        if self.is_charging(&knock).await? {
+        if knock.charging {
             return self.answer_undecided(&knock, Problem::Unsettled).await;
         }
         if !self.pace.allows(

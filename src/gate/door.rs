@@ -14,7 +14,7 @@ use super::negotiate::Negotiated;
 use super::presented::Shown;
 use crate::error::Result;
 use crate::ledger::{Caller, Taken};
-use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
+use crate::payment::{Invocation, PriceDecision, PricedCapability, Quote, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
@@ -41,7 +41,7 @@ pub(super) struct Knock {
     pub(super) shown: Shown,
     /// A payment that it brought, and that a rail of ours takes.
     pub(super) direct: Option<DirectPayment>,
-    /// When it came, a charge for the same call by the same client was not decided.
+    /// A charge for the same call by the same client is not decided.
     pub(super) charging: bool,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
@@ -283,20 +283,7 @@ impl Gate {
     /// Nothing lets it through but money, or the hook.
     async fn name_price(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => {
-                let Some((knock, quote)) = Box::pin(self.draw(knock, quote)).await? else {
-                    return Ok(());
-                };
-                let Some((knock, quote)) = Box::pin(self.redeem(knock, quote)).await? else {
-                    return Ok(());
-                };
-                if self.is_charging(&knock).await? {
-                    // It may be paid for already: an offer might make somebody pay twice.
-                    let undecided = self.answer_undecided::<()>(&knock, Problem::Unsettled);
-                    return undecided.await.map(drop);
-                }
-                Box::pin(self.quote(knock, quote)).await
-            }
+            Ok(PriceDecision::Quote(quote)) => Box::pin(self.ask_to_pay(knock, quote)).await,
             Ok(PriceDecision::Waive) => Box::pin(self.let_in_waived(knock)).await,
             Ok(PriceDecision::Reject { message }) => {
                 self.ledger
@@ -314,6 +301,26 @@ impl Gate {
                 Ok(())
             }
         }
+    }
+
+    /// It costs `quote`: from the account, by what came along, or by an offer.
+    async fn ask_to_pay(self: &Arc<Self>, mut knock: Box<Knock>, mut quote: Quote) -> Result<()> {
+        knock.charging = self.is_charging(&knock).await?;
+        if !knock.charging {
+            match Box::pin(self.draw(knock, quote)).await? {
+                Some(unpaid) => (knock, quote) = unpaid,
+                None => return Ok(()),
+            }
+        }
+        let Some((knock, quote)) = Box::pin(self.redeem(knock, quote)).await? else {
+            return Ok(());
+        };
+        if knock.charging {
+            // It may be paid for already: an offer might make somebody pay twice.
+            let undecided = self.answer_undecided::<()>(&knock, Problem::Unsettled);
+            return undecided.await.map(drop);
+        }
+        Box::pin(self.quote(knock, quote)).await
     }
 
     /// Lets a call in that the price hook waives, once.

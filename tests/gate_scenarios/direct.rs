@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollkeeper::ledger::{EntryState, Ledger, MemoryLedger};
-use tollkeeper::payment::Unit;
+use tollkeeper::entitlement::AllowedClients;
+use tollkeeper::ledger::{Credit, EntryState, Ledger, MemoryLedger, MovementKind};
+use tollkeeper::payment::{Clock as _, Unit};
 use tollkeeper::server::ServerPayments;
 use tollkeeper::testing::{
     FailingLedger, Harness, HarnessBuilder, LedgerFault, MandateControl, MandateScript,
@@ -13,6 +14,7 @@ use tollkeeper::testing::{
 };
 use tollkeeper::transport::{Origin, Prepared};
 use tollkeeper::wire::DirectPayment;
+use tollkeeper::{Amount, ClientPubkey};
 
 use super::books::{self, kind, kinds};
 
@@ -264,6 +266,39 @@ async fn who_need_not_pay_keeps_the_payment() {
         assert_eq!(kinds(&call(&free, 4, "free").await.1), ["result"]);
         assert_eq!((mandates.asked(), harness.executions()), (1, 3));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entitlement_or_an_account_goes_before_the_payment() {
+    let (_, mandates) = ScriptedMandates::new().unwrap();
+    let harness = builder(&mandates)
+        .rail(dollars())
+        .payments(|payments| {
+            let friends = [ClientPubkey::from_bytes([2; 32])];
+            payments
+                .balances(true)
+                .entitlement(AllowedClients::new(friends))
+        })
+        .start()
+        .await
+        .unwrap();
+    let credit = Credit {
+        client: ClientPubkey::from_bytes([1; 32]),
+        amount: Amount::new(60, Unit::USD_CENTS).unwrap(),
+        kind: MovementKind::TopUp,
+        key: "top_up".to_owned(),
+        at: harness.clock.now(),
+    };
+    harness.ledger.credit(credit).await.unwrap();
+    let friend = client(&harness, 2, false, spt_1);
+    assert_eq!(kinds(&call(&friend, 1, "add").await.1), ["result"]);
+    let (_, answers) = call(&client(&harness, 1, false, spt_1), 1, "add").await;
+    assert_eq!(answers[0]["params"]["pmi"], "balance");
+    assert_eq!((mandates.asked(), harness.executions()), (0, 2));
+    // Ten cents are left, which do not pay for another.
+    let (_, answers) = call(&client(&harness, 1, false, spt_1), 2, "add").await;
+    assert_eq!(answers[0]["params"]["pmi"], DIRECT);
+    assert_eq!((mandates.charged(), harness.executions()), (1, 3));
 }
 
 /// N-107
