@@ -366,6 +366,12 @@ async fn what_is_declined_is_rejected_and_another_one_taken() {
         assert_eq!(kinds(&heard(&a).await), REJECTED);
         let (_, again) = call(&a, 2, "add").await;
         assert_eq!(kinds(&again), REJECTED);
+        // Whoever sends it again later does not even have the rail asked to charge.
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        let asked = mandates.asked();
+        a.send_again(&sent).await.unwrap();
+        assert_eq!(kinds(&heard(&a).await), REJECTED);
+        assert_eq!(mandates.asked(), asked);
         assert_eq!((mandates.charged(), harness.executions()), (0, 0));
         let b = client(&harness, 1, explicit, spt_2);
         let (_, another) = call(&b, 3, "add").await;
