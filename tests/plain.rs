@@ -90,6 +90,32 @@ fn the_program_that_starts_it_buys_over_the_pipe_once_for_each_payment() {
     assert!(shop.wait().success());
 }
 
+/// The server program stops reading before it gives its last answer, and a request that comes in between cannot be written.
+#[test]
+fn the_last_words_of_a_server_that_reads_no_more_are_an_answer() {
+    let scratch = Scratch::new();
+    let mut shop = serve(&scratch, &["--stdio"]);
+    shop.ask(0, "initialize", &initialize());
+    let closed = scratch.path("closed");
+    let leave = json!({ "name": "crash", "arguments": { "leaves": closed.display().to_string() } });
+    let call = |id: i64, params: &Value| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+    shop.say(&call(1, &leave));
+    let until = Instant::now() + PATIENCE;
+    while !closed.exists() {
+        assert!(Instant::now() < until, "never called");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    shop.say(&call(
+        2,
+        &json!({ "name": "echo", "arguments": { "text": "too late" } }),
+    ));
+    let (last, before) = shop.until(|line| line["id"] == 1);
+    assert_eq!(
+        last["result"]["content"][0]["text"], "last words",
+        "{last} after {before:?}"
+    );
+}
+
 #[test]
 fn what_was_paid_over_the_pipe_is_served_by_the_next_run() {
     let scratch = Scratch::new();

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::arguments::Arguments;
 use super::child::Catalogue;
+use super::input_schema::Arguments;
 use crate::payment::{CheckCall, Invocation};
 use crate::wire::method;
 

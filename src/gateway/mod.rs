@@ -3,7 +3,6 @@
 
 // What was asked for.
 mod args;
-mod arguments;
 mod buying;
 mod config;
 mod secrets;
@@ -28,6 +27,7 @@ mod child;
 mod entitling;
 mod goods;
 mod http_desk;
+mod input_schema;
 mod licence_http;
 mod own_licences;
 mod revocations;

@@ -27,6 +27,8 @@ mod sqlite;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod intercepted;
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -100,14 +100,14 @@ async fn a_request_that_waits_is_served_by_an_heir_and_by_nobody_else() {
     };
     let url = server.database();
     let silent = gate(&url, None).await;
-    // The gate took a place of its own when it began.
-    let number = first_instance(&server, &url);
     let client = silent.client(1);
     client.call_tool(1, "add", json!({})).await.unwrap();
     until("an offer", async || {
         state(&silent).await == Some(EntryState::Issued)
     })
     .await;
+    // Not before something was let in: until then the gate may still take a place of its own.
+    let number = first_instance(&server, &url);
     let heir = gate(&url, Some(&silent.rail)).await;
     silence(&server, &url, number);
     until("a successor", async || {
@@ -153,13 +153,13 @@ async fn an_answer_that_comes_after_the_succession_does_not_leave() {
         .start()
         .await
         .unwrap();
-    let number = first_instance(&server, &url);
     let client = silent.client(1);
     client.call_tool(1, "add", json!({})).await.unwrap();
     until("an offer", async || {
         state(&silent).await == Some(EntryState::Issued)
     })
     .await;
+    let number = first_instance(&server, &url);
     silent
         .rail
         .settle(&reference(&silent.entries().await.unwrap()))

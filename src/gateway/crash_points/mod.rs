@@ -3,7 +3,7 @@
 //!
 //! `TOLLKEEPER_CRASH_AT=KIND:N` names the point: `write-before:3` is right before the third write to the ledger,
 //! `write-after:3` is when that write is durable and nobody has been told; `send-before:2` and `send-after:2` are the same
-//! for what goes out to clients. Reads are not counted.
+//! for what goes out to clients. Reads are not counted, nor what is written by the clock and stands for no money.
 //!
 //! In a client, writes are those to the buyer's books, and `pay-before:1` and `pay-after:1` are right before the wallet pays
 //! and when it has paid and nobody has been told.
@@ -24,12 +24,9 @@ pub(super) use self::purse::Purse;
 pub(super) use self::till::Till;
 use super::exit::{Failure, Outcome};
 use crate::error::Result;
-use crate::ledger::{
-    Account, Accounts, Applied, Caller, Credit, Drawn, Entry, EntryFilter, FreeCall,
-    FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Instances, Ledger, LetIn, Movement,
-    NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
-};
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
+use crate::ledger::Ledger;
+use crate::ledger::intercepted::{Intercept, Step};
+use crate::payment::ClientPubkey;
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
 use crate::wire::Message;
 
@@ -162,141 +159,20 @@ struct CrashingLedger {
     fuse: Fuse,
 }
 
-#[async_trait]
-impl Ledger for CrashingLedger {
-    async fn open(&self, new: NewEntry, limits: OpenLimits) -> Result<Opened> {
-        self.fuse.burn(self.inner.open(new, limits)).await
+impl Intercept for CrashingLedger {
+    fn inner(&self) -> &Arc<dyn Ledger> {
+        &self.inner
     }
 
-    async fn apply(
+    async fn intercept<T: Send>(
         &self,
-        id: &RequestEventId,
-        moves: Vec<Transition>,
-        at: Timestamp,
-    ) -> Result<Applied> {
-        self.fuse.burn(self.inner.apply(id, moves, at)).await
-    }
-
-    async fn claim_authorization(
-        &self,
-        caller: &Caller,
-        interaction: PaymentInteraction,
-        at: Timestamp,
-    ) -> Result<Option<Entry>> {
-        let claim = self.inner.claim_authorization(caller, interaction, at);
-        self.fuse.burn(claim).await
-    }
-
-    async fn note_answered(&self, event: &RequestEventId, at: Timestamp) -> Result<bool> {
-        self.fuse.burn(self.inner.note_answered(event, at)).await
-    }
-
-    /// Not counted: it stands for no money, and runs by the clock. Neither is pruning.
-    async fn note_let_in(&self, events: Vec<LetIn>) -> Result<()> {
-        self.inner.note_let_in(events).await
-    }
-
-    async fn let_in_since(&self, since: Timestamp) -> Result<Vec<LetIn>> {
-        self.inner.let_in_since(since).await
-    }
-
-    async fn prune(&self, retention: Retention) -> Result<usize> {
-        self.inner.prune(retention).await
-    }
-
-    async fn standing(&self, caller: &Caller) -> Result<Standing> {
-        self.inner.standing(caller).await
-    }
-
-    async fn get(&self, id: &RequestEventId) -> Result<Option<Entry>> {
-        self.inner.get(id).await
-    }
-
-    async fn list(&self, filter: &EntryFilter) -> Result<Vec<Entry>> {
-        self.inner.list(filter).await
-    }
-
-    fn instances(&self) -> Option<&dyn Instances> {
-        self.inner.instances()
-    }
-}
-
-#[async_trait]
-impl FreeCalls for CrashingLedger {
-    /// Not counted: it stands for no money, and is written when there is time.
-    async fn note_free(&self, calls: Vec<FreeCall>) -> Result<()> {
-        self.inner.note_free(calls).await
-    }
-
-    async fn spend_free(&self, call: FreeCall, limits: FreeLimits) -> Result<FreeSpend> {
-        self.fuse.burn(self.inner.spend_free(call, limits)).await
-    }
-
-    async fn free_call(&self, event: &RequestEventId) -> Result<Option<FreeCall>> {
-        self.inner.free_call(event).await
-    }
-
-    async fn free_calls(&self, filter: &FreeCallFilter) -> Result<Vec<FreeCall>> {
-        self.inner.free_calls(filter).await
-    }
-
-    async fn forget_free(&self, before: Timestamp, keep: usize) -> Result<usize> {
-        self.inner.forget_free(before, keep).await
-    }
-}
-
-#[async_trait]
-impl Accounts for CrashingLedger {
-    async fn draw(&self, new: NewEntry, at: Timestamp) -> Result<Drawn> {
-        self.fuse.burn(self.inner.draw(new, at)).await
-    }
-
-    async fn credit(&self, credit: Credit) -> Result<Account> {
-        self.fuse.burn(self.inner.credit(credit)).await
-    }
-
-    async fn give_back(
-        &self,
-        id: &RequestEventId,
-        back: GiveBack,
-        at: Timestamp,
-    ) -> Result<Applied> {
-        self.fuse.burn(self.inner.give_back(id, back, at)).await
-    }
-
-    async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {
-        self.inner.account(client, unit).await
-    }
-
-    async fn accounts(
-        &self,
-        after: Option<(ClientPubkey, Unit)>,
-        limit: usize,
-    ) -> Result<Vec<Account>> {
-        self.inner.accounts(after, limit).await
-    }
-
-    async fn movements(
-        &self,
-        client: &ClientPubkey,
-        unit: &Unit,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Movement>> {
-        self.inner.movements(client, unit, after, limit).await
-    }
-
-    async fn latest_movements(
-        &self,
-        client: &ClientPubkey,
-        unit: &Unit,
-        limit: usize,
-    ) -> Result<Vec<Movement>> {
-        self.inner.latest_movements(client, unit, limit).await
-    }
-
-    async fn expire_accounts(&self, since: Timestamp, at: Timestamp) -> Result<usize> {
-        self.inner.expire_accounts(since, at).await
+        step: Step,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match step {
+            Step::Write => self.fuse.burn(work).await,
+            Step::WriteBeside | Step::Read => work.await,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //
 // usage: node server.mjs '{"relays":["ws://…"],"encryption":"optional","giftWrap":"optional","announced":true,
 //                          "prices":[{"method":"tools/call","name":"add","amount":7,"currencyUnit":"sats"}],
-//                          "pmis":["fake"],"settlesAfter":50,"ttl":300,"profile":{…},"oversized":{…}}'
+//                          "pmis":["fake"],"settlesAfter":500,"ttl":300,"profile":{…},"oversized":{…}}'
 // "nwc":true: paid into the wallet of NWC_CONNECTION. A priced tool called with {"reject":"why"} is rejected, with {"waive":true} waived.
 // out:   {"event":"ready","pubkey":"…"}, then {"event":"executed","tool":"…"} and {"event":"minted"|"settled", …}
 import { createRequire } from 'node:module';
@@ -35,7 +35,7 @@ const transport = new NostrServerTransport({
   logLevel: process.env.LOG_LEVEL ?? 'error',
 });
 
-/** Makes payment requests and finds each settled a moment later. */
+/** Makes payment requests and finds each settled a moment later, paid or not: a client has that long to write its payment down. */
 class Till {
   #made = 0;
 
@@ -51,7 +51,7 @@ class Till {
   }
 
   async verifyPayment({ requestEventId }) {
-    await pause(config.settlesAfter ?? 50);
+    await pause(config.settlesAfter ?? 500);
     say({ event: 'settled', request: requestEventId });
     return { _meta: { settled: true } };
   }

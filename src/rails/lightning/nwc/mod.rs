@@ -12,7 +12,9 @@ mod client;
 mod connection;
 mod error;
 mod handler;
+mod listener;
 mod listing;
+mod pending;
 mod processor;
 mod settings;
 

@@ -12,9 +12,10 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::answer::{Abilities, Direction, State, Transaction};
-use super::client::{Notification, NwcClient};
+use super::client::NwcClient;
 use super::connection::NwcConnection;
 use super::error::{Code, NwcError};
+use super::listener::Notification;
 use super::listing::{Wanted, list};
 use super::settings::NwcSettings;
 use super::{LIST_TRANSACTIONS, LOOKUP_INVOICE, MAKE_INVOICE, PAYMENT_RECEIVED};
