@@ -56,7 +56,7 @@ pub(super) enum Opening {
 /// How a charge stands.
 pub(super) enum Fate {
     /// The money is there.
-    Paid(Entry, Settlement),
+    Paid(Box<Entry>, Settlement),
     /// Nothing was taken.
     Refused,
     /// It was given up before the rail was asked.
@@ -136,7 +136,7 @@ impl Gate {
             (EntryState::Abandoned, _) => Ok(Fate::GivenUp),
             (EntryState::Expired, None) if !renewed => {
                 Ok(match self.look_up_charge(&charge, mandate).await {
-                    SettlementStatus::Settled(settlement) => Fate::Paid(charge, settlement),
+                    SettlementStatus::Settled(settlement) => Fate::Paid(charge.into(), settlement),
                     SettlementStatus::Failed => Fate::Refused,
                     _ => Fate::Unsettled,
                 })
@@ -146,7 +146,7 @@ impl Gate {
             }
             (_, Some(settlement)) => {
                 let settlement = settlement.clone();
-                Ok(Fate::Paid(charge, settlement))
+                Ok(Fate::Paid(charge.into(), settlement))
             }
             (_, None) => Ok(Fate::Unsettled),
         }
@@ -155,7 +155,7 @@ impl Gate {
     /// Has the rail charge, and writes down that it refused.
     async fn have_charged(self: &Arc<Self>, charge: Entry, mandate: &Mandate) -> Result<Fate> {
         match self.charge(&charge, mandate).await {
-            Charged::Paid(settlement) => Ok(Fate::Paid(charge, settlement)),
+            Charged::Paid(settlement) => Ok(Fate::Paid(charge.into(), settlement)),
             Charged::Refused => {
                 let expire = vec![Transition::Expire];
                 let applied = self
@@ -250,7 +250,7 @@ impl Gate {
         };
         // Its name is not that of a request that could be parked: money that comes late is an authorization.
         let detach = Transition::Detach {
-            reason: "charged".to_owned(),
+            reason: "what it brought is charged".to_owned(),
         };
         let moves = vec![issue, detach];
         match self.ledger.apply(&charge.id, moves, now).await? {

@@ -14,6 +14,7 @@ use super::Gate;
 use super::claim::Claim;
 use super::door::Knock;
 use super::open_calls::Paid;
+use super::resume::stored_response;
 use crate::error::Result;
 use crate::ledger::{Entry, EntryState};
 use crate::payment::{PresentedProof, Proven, Settlement};
@@ -275,7 +276,7 @@ impl Gate {
         challenge: &Challenge,
         entry: &Entry,
     ) -> Option<Message> {
-        let response = self.stored_response(knock, entry)?;
+        let response = stored_response(knock, entry)?;
         let receipt = self.receipt(challenge, entry);
         Some(with_receipt(response.into(), &receipt))
     }

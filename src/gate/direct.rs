@@ -17,6 +17,7 @@ use super::Gate;
 use super::charge::{Fate, Mandate, Opening};
 use super::claim::Claim;
 use super::door::Knock;
+use super::resume::stored_response;
 use super::settle::NOTICE_TIMEOUT;
 use crate::error::Result;
 use crate::ledger::{Entry, EntryState, NewEntry};
@@ -72,15 +73,16 @@ pub(crate) fn direct_of(processor: &Arc<dyn PaymentProcessor>) -> Option<&Pmi> {
 }
 
 impl Gate {
-    /// The first of `sent` whose method is supported (N-103).
-    pub(super) fn supported(&self, sent: Vec<DirectPayment>) -> Option<DirectPayment> {
-        let mut sent = sent.into_iter();
-        sent.find(|payment| self.taker(&payment.pmi).is_some())
-    }
-
-    fn taker(&self, pmi: &Pmi) -> Option<&Arc<dyn PaymentProcessor>> {
-        let mut processors = self.processors.iter();
-        processors.find(|processor| direct_of(processor) == Some(pmi))
+    /// The first of `sent` whose method is supported (N-103), with who takes it.
+    fn supported(
+        &self,
+        sent: Vec<DirectPayment>,
+    ) -> Option<(DirectPayment, Arc<dyn PaymentProcessor>)> {
+        sent.into_iter().find_map(|payment| {
+            let mut processors = self.processors.iter();
+            let taker = processors.find(|rail| direct_of(rail) == Some(&payment.pmi))?;
+            Some((payment, Arc::clone(taker)))
+        })
     }
 
     /// Serves `knock` by the payment that it brought. Gives it back with its `quote` if it brought none that could pay this.
@@ -89,10 +91,8 @@ impl Gate {
         mut knock: Box<Knock>,
         quote: Quote,
     ) -> Result<Option<(Box<Knock>, Quote)>> {
-        let Some(payment) = knock.direct.take() else {
-            return Ok(Some((knock, quote)));
-        };
-        let Some(rail) = self.taker(&payment.pmi).cloned() else {
+        let sent = std::mem::take(&mut knock.shown.direct);
+        let Some((payment, rail)) = self.supported(sent) else {
             return Ok(Some((knock, quote)));
         };
         if !knock.origin.confidential {
@@ -108,7 +108,7 @@ impl Gate {
             );
             return Ok(Some((knock, quote)));
         }
-        let Some(proof) = mandates.and_then(|m| m.from_direct(payment.reveal())) else {
+        let Some(proof) = mandates.and_then(|m| m.read_direct(payment.reveal())) else {
             return self
                 .reject(&knock, &payment, &quote, NotTaken::Malformed)
                 .await;
@@ -212,7 +212,7 @@ impl Gate {
         }
         match self.take_further(charge, mandate).await? {
             Fate::Paid(entry, settlement) => {
-                self.serve_redeemed(knock, (payment, quote), entry, settlement)
+                self.serve_redeemed(knock, (payment, quote), *entry, settlement)
                     .await
             }
             Fate::Refused => {
@@ -256,7 +256,7 @@ impl Gate {
             EntryState::Claimed | EntryState::Settled => {
                 self.answer_undecided(&knock, Problem::InUse).await
             }
-            EntryState::Delivered => match self.stored_response(&knock, &entry) {
+            EntryState::Delivered => match stored_response(&knock, &entry) {
                 Some(response) => {
                     self.note_answered(&knock).await?;
                     let reply_to = &knock.origin.reply_to;

@@ -18,8 +18,8 @@ use crate::payment::{Invocation, PriceDecision, PricedCapability, Quote, Refusal
 use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
-    DirectPayment, ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification,
-    Request, RequestId, SERVER_ERROR_CODE, method, take_tokens,
+    ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, Message, Notification, Request,
+    RequestId, SERVER_ERROR_CODE, method, take_tokens,
 };
 
 /// Something to do beside the door. Boxed where it is made: handed from function to function, and through the stages of a task,
@@ -37,10 +37,8 @@ pub(super) struct Knock {
     pub(super) negotiated: Negotiated,
     pub(super) listed: Arc<PricedCapability>,
     pub(super) invocation: Box<Invocation>,
-    /// What it presented, until the entitlements have seen it.
+    /// What it presented, as far as nobody has looked at it yet.
     pub(super) shown: Shown,
-    /// A payment that it brought, and that a rail of ours takes.
-    pub(super) direct: Option<DirectPayment>,
     /// A charge for the same call by the same client is not decided.
     pub(super) charging: bool,
     /// Why it is not for sale to this client, if it is not.
@@ -113,8 +111,6 @@ impl Gate {
     async fn enter_request(self: &Arc<Self>, mut request: Request, mut origin: Origin) {
         let now = self.clock.now();
         let shown = self.presented.take(&mut request, &mut origin, now);
-        // Nobody behind the gate sees money that was meant for it.
-        let sent = std::mem::take(&mut origin.direct_payments);
         let mut negotiated =
             self.modes
                 .negotiate(self.settings.interaction, &request.method, &origin, now);
@@ -137,44 +133,15 @@ impl Gate {
                     .await;
                 }
             }
-            PriceMatch::Refused(why) => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(
-                    origin.event,
-                    Box::pin(async move {
-                        gate.answer_error(
-                            &request.id,
-                            &origin.reply_to,
-                            &ErrorObject::new(INVALID_PARAMS_CODE, why),
-                        )
-                        .await;
-                    }),
-                )
-                .await;
-            }
+            PriceMatch::Refused(why) => self.turn_away(request, origin, why).await,
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(
-                    origin.event,
-                    Box::pin(async move {
-                        let text = "this is only sold over an encrypted connection";
-                        let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
-                        gate.answer_error(&request.id, &origin.reply_to, &error)
-                            .await;
-                    }),
-                )
-                .await;
+                let why = "this is only sold over an encrypted connection";
+                self.turn_away(request, origin, why).await;
             }
             PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(origin.event, Box::pin(async move {
-                    let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
-                                own with each request (Authorization: Bearer …, at least 16 characters)";
-                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
-                    gate.answer_error(&request.id, &origin.reply_to, &error)
-                        .await;
-                }))
-                .await;
+                let why = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
+                           own with each request (Authorization: Bearer …, at least 16 characters)";
+                self.turn_away(request, origin, why).await;
             }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Box::new(Knock {
@@ -184,7 +151,6 @@ impl Gate {
                     listed,
                     invocation,
                     shown,
-                    direct: self.supported(sent),
                     charging: false,
                     refusal: None,
                     known: false,
@@ -193,6 +159,25 @@ impl Gate {
                 self.let_knock(knock).await;
             }
         }
+    }
+
+    /// Answers a request that is not sold as it is, and says why.
+    async fn turn_away(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        why: impl Into<String> + Send,
+    ) {
+        let error = ErrorObject::new(INVALID_PARAMS_CODE, why);
+        let gate = Arc::clone(self);
+        self.answer_if_ours(
+            origin.event,
+            Box::pin(async move {
+                gate.answer_error(&request.id, &origin.reply_to, &error)
+                    .await;
+            }),
+        )
+        .await;
     }
 
     /// Deals with a priced request in a task of its own.

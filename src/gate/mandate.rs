@@ -126,7 +126,7 @@ impl Gate {
         let problem = match self.take_further(charge, mandate).await? {
             Fate::Paid(entry, settlement) => {
                 let charged = Presentation {
-                    entry,
+                    entry: *entry,
                     ..presentation
                 };
                 return self.serve_proven(knock, charged, settlement).await;

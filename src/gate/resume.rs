@@ -16,6 +16,15 @@ use crate::wire::{ErrorObject, Message, Response, SERVER_ERROR_CODE};
 /// send the identical event again when they retry within the same second. Older ones may be replays by somebody else.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
+/// The answer that `entry` paid for, under the id of this request; `None` if it is no longer kept.
+pub(super) fn stored_response(knock: &Knock, entry: &Entry) -> Option<Response> {
+    let Message::Response(mut response) = Message::parse(entry.response.as_deref()?).ok()? else {
+        return None;
+    };
+    response.id = knock.request.id.clone();
+    Some(response)
+}
+
 impl Gate {
     /// Answers a request whose event opened or claimed `entry`.
     pub(super) async fn resume(self: &Arc<Self>, knock: Box<Knock>, entry: Entry) -> Result<()> {
@@ -102,16 +111,6 @@ impl Gate {
             Applied::Moved(entry) => self.forward_claimed(knock, entry).await,
             Applied::Already(_) | Applied::Refused(_) => Ok(()),
         }
-    }
-
-    /// The answer that `entry` paid for, under the id of this request; `None` if it is no longer kept.
-    pub(super) fn stored_response(&self, knock: &Knock, entry: &Entry) -> Option<Response> {
-        let Message::Response(mut response) = Message::parse(entry.response.as_deref()?).ok()?
-        else {
-            return None;
-        };
-        response.id = knock.request.id.clone();
-        Some(response)
     }
 
     async fn answer_again(&self, knock: &Knock, entry: &Entry) {

@@ -49,7 +49,7 @@ pub trait ChargeMandate: fmt::Debug + Send + Sync {
 
     /// The mandate that comes as `payload` then; `None` if it is none. There must be one way of writing each: a payload is
     /// known again by its text, and is taken once.
-    fn from_direct(&self, payload: &str) -> Option<PresentedProof> {
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
         let _ = payload;
         None
     }

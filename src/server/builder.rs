@@ -234,23 +234,7 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
-        for (at, processor) in self.processors.iter().enumerate() {
-            let Some(direct) = direct_of(processor) else {
-                continue;
-            };
-            if !direct.is_direct() {
-                return Err(Error::config(format!(
-                    "the payment method {direct} is for money that comes with the request: its name must end in -direct"
-                )));
-            }
-            let taken = self.processors.iter().any(|other| other.pmi() == direct);
-            let before = self.processors[..at].iter().filter_map(direct_of);
-            if taken || before.into_iter().any(|before| before == direct) {
-                return Err(Error::config(format!(
-                    "two processors for the payment method {direct}"
-                )));
-            }
-        }
+        check_direct(&self.processors)?;
         if self.processors.iter().any(|p| p.pmi().as_str() == BALANCE) {
             return Err(Error::config(format!(
                 "the payment method {BALANCE} is what calls are paid by from an account"
@@ -318,6 +302,26 @@ impl ServerPaymentsBuilder {
             settings: self.settings,
         })
     }
+}
+
+/// Refuses methods for money that comes with the request whose names do not say so, or are taken.
+fn check_direct(processors: &[Arc<dyn PaymentProcessor>]) -> Result<()> {
+    for (at, direct) in processors.iter().map(direct_of).enumerate() {
+        let Some(direct) = direct else { continue };
+        if !direct.is_direct() {
+            return Err(Error::config(format!(
+                "the payment method {direct} is for money that comes with the request: its name must end in -direct"
+            )));
+        }
+        let mut before = processors.iter().take(at);
+        let taken = before.any(|before| direct_of(before) == Some(direct));
+        if taken || processors.iter().any(|other| other.pmi() == direct) {
+            return Err(Error::config(format!(
+                "two processors for the payment method {direct}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for ServerPaymentsBuilder {

@@ -204,7 +204,7 @@ impl ChargeMandate for ScriptedMandates {
         self.direct.as_ref()
     }
 
-    fn from_direct(&self, payload: &str) -> Option<PresentedProof> {
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
         let fields = [("token".to_owned(), Value::from(payload))];
         let token = payload.starts_with("spt_");
         token.then(|| PresentedProof::new(Map::from_iter(fields)))

@@ -79,7 +79,7 @@ async fn a_token_may_come_with_the_request_and_has_one_spelling() {
     let rail = rail(&stripe);
     let mandates = rail.mandates().unwrap();
     assert_eq!(mandates.direct().unwrap().as_str(), "stripe-spt-direct");
-    let sent = mandates.from_direct("spt_1").unwrap();
+    let sent = mandates.read_direct("spt_1").unwrap();
     assert!(mandates.is_mandate(&sent) && sent == mandate(&stripe, "spt_1", "pm_card_visa"));
     let charged = mandates.charge(&order(1, 50), &sent).await;
     assert!(matches!(charged, Charged::Paid(_)), "{charged:?}");
@@ -92,7 +92,7 @@ async fn a_token_may_come_with_the_request_and_has_one_spelling() {
         "pm_1",
         "{\"spt\":\"spt_1\"}",
     ] {
-        assert!(mandates.from_direct(bad).is_none(), "{bad}");
+        assert!(mandates.read_direct(bad).is_none(), "{bad}");
     }
 }
 

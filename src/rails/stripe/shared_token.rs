@@ -174,7 +174,7 @@ impl ChargeMandate for SharedTokenProcessor {
         Some(&self.direct)
     }
 
-    fn from_direct(&self, payload: &str) -> Option<PresentedProof> {
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
         GrantedToken::parse(payload)?;
         let fields = [(TOKEN.to_owned(), payload.into())];
         Some(PresentedProof::new(Map::from_iter(fields)))
