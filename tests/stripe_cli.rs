@@ -344,8 +344,24 @@ fn kinds(answers: &[Value]) -> Vec<String> {
     answers.iter().map(kind).collect()
 }
 
+fn token(token: &str) -> [&str; 3] {
+    ["direct_payment", "stripe-spt-direct", token]
+}
+
+/// Neither in the log nor in the books.
+fn kept_nowhere(world: &World, tokens: &[&str]) {
+    let mut kept = std::fs::read(world.log()).unwrap();
+    for file in ["books.db", "books.db-wal"] {
+        kept.extend(std::fs::read(world.scratch.path(file)).unwrap_or_default());
+    }
+    let kept = String::from_utf8_lossy(&kept);
+    for token in tokens {
+        assert!(!kept.contains(token), "{token}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_comes_with_the_call_is_charged_once_and_only_if_nobody_else_could_read_it() {
+async fn a_token_that_others_could_read_or_that_is_declined_pays_for_nothing() {
     let world = World::new().await;
     let config = world.config("profile = \"profile_test\"", A_DOLLAR);
     let checked = run(world.seller("check", &config)).await;
@@ -353,61 +369,44 @@ async fn a_token_that_comes_with_the_call_is_charged_once_and_only_if_nobody_els
     assert!(lines.contains("stripe-spt-direct"), "{lines}");
     let (_server, npub) = world.serve(&config).await;
     let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
-    let tokens = [
-        "spt_exposed1",
-        "spt_wrapped1",
-        "spt_wrapped2",
-        "spt_declined1",
-    ];
-    for token in tokens {
-        let declined = token == "spt_declined1";
-        let card = if declined {
-            "pm_card_chargeDeclined"
-        } else {
-            "pm_card_visa"
-        };
-        granted(&world.stripe, token, card);
-    }
-    let add = json!({"a": 1, "b": 2});
-    let with = |token| ["direct_payment", "stripe-spt-direct", token];
+    granted(&world.stripe, "spt_exposed1", "pm_card_visa");
+    granted(&world.stripe, "spt_declined1", "pm_card_chargeDeclined");
+    let count = json!({});
 
-    let exposed = buyer.call(1, "add", &add, &[&with("spt_exposed1")]);
+    let exposed = buyer.call(1, "count", &count, &[&token("spt_exposed1")]);
     let answers = buyer.ask(&exposed, PLAIN).await;
     assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
-    assert!(
-        answers[0]["params"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("revoke")
-    );
+    let said = answers[0]["params"]["message"].as_str().unwrap();
+    assert!(said.contains("revoke"), "{said}");
     assert!(world.stripe.asked(CHARGE).is_empty());
 
-    let declined = buyer.call(2, "add", &add, &[&with("spt_declined1")]);
+    let declined = buyer.call(2, "count", &count, &[&token("spt_declined1")]);
     let answers = buyer.ask(&declined, EPHEMERAL).await;
-    assert_eq!(
-        kinds(&answers),
-        ["payment_rejected", "-32000"],
-        "{answers:?}"
-    );
-    assert!(
-        answers[1]
-            .to_string()
-            .contains("declined; nothing was taken")
-    );
+    assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    let said = answers[1]["error"]["message"].as_str().unwrap();
+    assert!(said.contains("declined; nothing was taken"), "{said}");
+    assert_eq!(world.stripe.asked(CHARGE).len(), 1);
+    assert_eq!(world.scratch.executions(), 0);
+    kept_nowhere(&world, &["spt_exposed1", "spt_declined1"]);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_with_the_call_under_encryption_is_charged_once() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let (_server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    let add = json!({"a": 1, "b": 2});
     let gated: &[&str] = &["payment_interaction", "explicit_gating"];
     let plainly: &[&str] = &["payment_interaction", "transparent"];
-    for (id, token, kind, mode) in [
-        (3, "spt_wrapped1", EPHEMERAL, plainly),
-        (4, "spt_wrapped2", PERSISTENT, gated),
-    ] {
-        let call = buyer.call(id, "add", &add, &[&with(token), mode]);
+    let tokens = ["spt_wrapped1", "spt_wrapped2"];
+    for (id, kind, mode) in [(0, EPHEMERAL, plainly), (1, PERSISTENT, gated)] {
+        let spt = tokens[id];
+        let id = i64::try_from(id).unwrap();
+        granted(&world.stripe, spt, "pm_card_visa");
+        let call = buyer.call(id, "add", &add, &[&token(spt), mode]);
         let answers = buyer.ask(&call, kind).await;
-        assert_eq!(
-            kinds(&answers),
-            ["payment_accepted", "result"],
-            "{answers:?}"
-        );
+        assert_eq!(kinds(&answers), ["payment_accepted", "result"]);
         let paid = &answers[0]["params"];
         assert_eq!(
             (&paid["amount"], &paid["pmi"]),
@@ -415,33 +414,18 @@ async fn a_token_that_comes_with_the_call_is_charged_once_and_only_if_nobody_els
         );
         assert_eq!(answers[1]["result"]["content"][0]["text"], "3");
         assert_eq!(buyer.ask(&call, kind).await, answers[1..], "the same again");
-        let other = buyer.call(
-            id + 10,
-            "size",
-            &json!({"text": "four"}),
-            &[&with(token), mode],
-        );
+        let four = json!({"text": "four"});
+        let other = buyer.call(id + 10, "size", &four, &[&token(spt), mode]);
         let answers = buyer.ask(&other, kind).await;
         assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
     }
     let intents = world.stripe.all("payment_intent");
-    let paid = intents
+    let paid: Vec<_> = intents
         .iter()
-        .filter(|intent| intent["status"] == "succeeded");
-    assert_eq!(
-        paid.map(|intent| &intent["amount"]).collect::<Vec<_>>(),
-        [100, 100]
-    );
-
-    let mut kept = std::fs::read(world.log()).unwrap();
-    for file in ["books.db", "books.db-wal"] {
-        kept.extend(std::fs::read(world.scratch.path(file)).unwrap_or_default());
-    }
-    let kept = String::from_utf8_lossy(&kept);
-    assert!(kept.contains("stripe-shared-token"));
-    for token in tokens {
-        assert!(!kept.contains(token), "{token} in the log or in the books");
-    }
+        .map(|i| (&i["status"], &i["amount"]))
+        .collect();
+    assert_eq!(paid, [(&json!("succeeded"), &json!(100)); 2]);
+    kept_nowhere(&world, &tokens);
 }
 
 /// Stripe has charged, and the process is killed before it hears of it.
@@ -453,8 +437,7 @@ async fn a_kill_between_the_charge_and_its_answer_neither_loses_nor_repeats_it()
     let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
     granted(&world.stripe, "spt_1", "pm_card_visa");
     world.stripe.prank(CHARGE, Prank::AfterDoing(Reply::Hang));
-    let payment: &[&str] = &["direct_payment", "stripe-spt-direct", "spt_1"];
-    let call = buyer.call(1, "count", &json!({}), &[payment]);
+    let call = buyer.call(1, "count", &json!({}), &[&token("spt_1")]);
     buyer.send(&call, EPHEMERAL).await;
     for _ in 0..400 {
         if !world.stripe.all("payment_intent").is_empty() {
@@ -467,7 +450,7 @@ async fn a_kill_between_the_charge_and_its_answer_neither_loses_nor_repeats_it()
     // The same event, and the same token with another one.
     let answers = buyer.ask(&call, EPHEMERAL).await;
     assert_eq!(kinds(&answers).last().unwrap(), "result", "{answers:?}");
-    let again = buyer.call(2, "count", &json!({}), &[payment]);
+    let again = buyer.call(2, "count", &json!({}), &[&token("spt_1")]);
     let again = buyer.ask(&again, EPHEMERAL).await;
     assert_eq!(
         again.last().unwrap()["result"],
