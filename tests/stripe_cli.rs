@@ -9,17 +9,21 @@ mod binary;
 mod fake_stripe;
 #[path = "support/http_service.rs"]
 mod http_service;
+#[path = "support/raw_buyer.rs"]
+mod raw_buyer;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tollkeeper::transport::nostr::DevRelay;
 
 use binary::{Running, Scratch, mini_mcp};
-use fake_stripe::{FakeStripe, KEY, LIVE_KEY, WEBHOOK_SECRET, now, post, signed};
+use fake_stripe::{FakeStripe, KEY, LIVE_KEY, Prank, WEBHOOK_SECRET, now, post, signed};
+use http_service::Reply;
+use raw_buyer::{EPHEMERAL, PERSISTENT, PLAIN, RawBuyer};
 
 const PATH: &str = "/stripe/webhooks";
 
@@ -315,6 +319,145 @@ async fn a_call_at_a_price_in_dollars_is_paid_on_a_page() {
             .contains("stripe-checkout-url"),
         "{refused}"
     );
+}
+
+const CHARGE: &str = "POST /v1/payment_intents";
+
+/// A dollar a call, by page or by token.
+const A_DOLLAR: &str = "[[price]]\ncapability = \"tool:*\"\namount = 100\nunit = \"usd-cents\"";
+
+/// A token that its wallet has granted for up to ten dollars.
+fn granted(stripe: &FakeStripe, id: &str, card: &str) {
+    stripe.put(&json!({
+        "id": id, "object": "shared_payment.granted_token", "payment_method": card,
+        "usage_limits": { "max_amount": "1000", "currency": "usd" },
+    }));
+}
+
+fn kinds(answers: &[Value]) -> Vec<String> {
+    let kind = |answer: &Value| match (answer["method"].as_str(), answer["error"]["code"].as_i64())
+    {
+        (Some(method), _) => method.rsplit('/').next().unwrap_or_default().to_owned(),
+        (None, Some(code)) => code.to_string(),
+        (None, None) => "result".to_owned(),
+    };
+    answers.iter().map(kind).collect()
+}
+
+fn token(token: &str) -> [&str; 3] {
+    ["direct_payment", "stripe-spt-direct", token]
+}
+
+/// Neither in the log nor in the books.
+fn kept_nowhere(world: &World, tokens: &[&str]) {
+    let mut kept = std::fs::read(world.log()).unwrap();
+    for file in ["books.db", "books.db-wal"] {
+        kept.extend(std::fs::read(world.scratch.path(file)).unwrap_or_default());
+    }
+    let kept = String::from_utf8_lossy(&kept);
+    for token in tokens {
+        assert!(!kept.contains(token), "{token}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_others_could_read_or_that_is_declined_pays_for_nothing() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let checked = run(world.seller("check", &config)).await;
+    let lines = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(lines.contains("stripe-spt-direct"), "{lines}");
+    let (_server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    granted(&world.stripe, "spt_exposed1", "pm_card_visa");
+    granted(&world.stripe, "spt_declined1", "pm_card_chargeDeclined");
+    let count = json!({});
+
+    let exposed = buyer.call(1, "count", &count, &[&token("spt_exposed1")]);
+    let answers = buyer.ask(&exposed, PLAIN).await;
+    assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    let said = answers[0]["params"]["message"].as_str().unwrap();
+    assert!(said.contains("revoke"), "{said}");
+    assert!(world.stripe.asked(CHARGE).is_empty());
+
+    let declined = buyer.call(2, "count", &count, &[&token("spt_declined1")]);
+    let answers = buyer.ask(&declined, EPHEMERAL).await;
+    assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    let said = answers[1]["error"]["message"].as_str().unwrap();
+    assert!(said.contains("declined; nothing was taken"), "{said}");
+    assert_eq!(world.stripe.asked(CHARGE).len(), 1);
+    assert_eq!(world.scratch.executions(), 0);
+    kept_nowhere(&world, &["spt_exposed1", "spt_declined1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_with_the_call_under_encryption_is_charged_once() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let (_server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    let add = json!({"a": 1, "b": 2});
+    let gated: &[&str] = &["payment_interaction", "explicit_gating"];
+    let plainly: &[&str] = &["payment_interaction", "transparent"];
+    let tokens = ["spt_wrapped1", "spt_wrapped2"];
+    for (id, kind, mode) in [(0, EPHEMERAL, plainly), (1, PERSISTENT, gated)] {
+        let spt = tokens[id];
+        let id = i64::try_from(id).unwrap();
+        granted(&world.stripe, spt, "pm_card_visa");
+        let call = buyer.call(id, "add", &add, &[&token(spt), mode]);
+        let answers = buyer.ask(&call, kind).await;
+        assert_eq!(kinds(&answers), ["payment_accepted", "result"]);
+        let paid = &answers[0]["params"];
+        assert_eq!(
+            (&paid["amount"], &paid["pmi"]),
+            (&json!(100), &json!("stripe-spt-direct"))
+        );
+        assert_eq!(answers[1]["result"]["content"][0]["text"], "3");
+        assert_eq!(buyer.ask(&call, kind).await, answers[1..], "the same again");
+        let four = json!({"text": "four"});
+        let other = buyer.call(id + 10, "size", &four, &[&token(spt), mode]);
+        let answers = buyer.ask(&other, kind).await;
+        assert_eq!(kinds(&answers), ["payment_rejected", "-32000"]);
+    }
+    let intents = world.stripe.all("payment_intent");
+    let paid: Vec<_> = intents
+        .iter()
+        .map(|i| (&i["status"], &i["amount"]))
+        .collect();
+    assert_eq!(paid, [(&json!("succeeded"), &json!(100)); 2]);
+    kept_nowhere(&world, &tokens);
+}
+
+/// Stripe has charged, and the process is killed before it hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_the_charge_and_its_answer_neither_loses_nor_repeats_it() {
+    let world = World::new().await;
+    let config = world.config("profile = \"profile_test\"", A_DOLLAR);
+    let (mut server, npub) = world.serve(&config).await;
+    let mut buyer = RawBuyer::connect(&world.relay.url(), &npub).await;
+    granted(&world.stripe, "spt_1", "pm_card_visa");
+    world.stripe.prank(CHARGE, Prank::AfterDoing(Reply::Hang));
+    let call = buyer.call(1, "count", &json!({}), &[&token("spt_1")]);
+    buyer.send(&call, EPHEMERAL).await;
+    for _ in 0..400 {
+        if !world.stripe.all("payment_intent").is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    server.kill();
+    let (_server, _) = world.serve(&config).await;
+    // The same event, and the same token with another one.
+    let answers = buyer.ask(&call, EPHEMERAL).await;
+    assert_eq!(kinds(&answers).last().unwrap(), "result", "{answers:?}");
+    let again = buyer.call(2, "count", &json!({}), &[&token("spt_1")]);
+    let again = buyer.ask(&again, EPHEMERAL).await;
+    assert_eq!(
+        again.last().unwrap()["result"],
+        answers.last().unwrap()["result"]
+    );
+    assert_eq!(world.stripe.all("payment_intent").len(), 1);
+    assert_eq!(world.scratch.executions(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

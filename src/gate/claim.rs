@@ -9,13 +9,23 @@ use super::log::log_money;
 use super::watch::look_up;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{RequestEventId, SettlementStatus, Timestamp};
+use crate::payment::{PaymentHappening, RequestEventId, Settlement, SettlementStatus, Timestamp};
 
 /// A payment is asked about out of turn at most this often.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
 
 /// How many such questions are remembered.
 const ASKED_AT_MOST: usize = 10_000;
+
+/// What came of claiming an entry whose money a request has brought, or has proven to be there.
+pub(super) enum Claim {
+    /// It is executed for the request.
+    Made(Entry),
+    /// It was executed, or is being, or it is not to be claimed.
+    NotMade(Entry),
+    /// The client took the request back meanwhile: the payment is an authorization.
+    TakenBack,
+}
 
 /// `entry`, if the claim by `by` that was tried at `at` is what it says: the time tells it from one of another process.
 pub(super) fn written_after_all(
@@ -73,6 +83,38 @@ impl Gate {
             log_money(entry, "authorization claimed");
         }
         Ok(claimed)
+    }
+
+    /// Writes down that `entry` is paid, and claims it for `knock`, in one write: whoever comes second finds it made.
+    pub(super) async fn claim_paid(
+        self: &Arc<Self>,
+        knock: &Knock,
+        entry: Entry,
+        settlement: Settlement,
+    ) -> Result<Claim> {
+        let by = knock.origin.event;
+        let claimable = [EntryState::Issued, EntryState::Expired, EntryState::Settled];
+        if entry.waiting || !claimable.contains(&entry.state) {
+            return Ok(Claim::NotMade(entry));
+        }
+        if self.waiting.is_cancelled(&by) {
+            self.settled(entry.id, &entry.amount, settlement).await?;
+            return Ok(Claim::TakenBack);
+        }
+        let unsettled = entry.settlement.is_none();
+        let moves = vec![Transition::Settle(settlement), Transition::Claim { by }];
+        let applied = self.apply_claim(&entry.id, moves, by).await?;
+        self.watcher.forget(applied.entry()).await;
+        match applied {
+            Applied::Moved(entry) => {
+                log_money(&entry, "proven to be paid, and claimed");
+                if unsettled {
+                    self.observe(PaymentHappening::Succeeded, &entry, "");
+                }
+                Ok(Claim::Made(entry))
+            }
+            Applied::Already(entry) | Applied::Refused(entry) => Ok(Claim::NotMade(entry)),
+        }
     }
 
     /// As [`Ledger::apply`](crate::ledger::Ledger::apply) with moves that end in a claim by `by`. A ledger that reports an error may

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Gate;
+use super::claim::Claim;
 use super::door::Knock;
-use super::log::log_money;
 use super::open_calls::Paid;
+use super::resume::stored_response;
 use crate::error::Result;
-use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{PaymentHappening, PresentedProof, Proven, Settlement};
+use crate::ledger::{Entry, EntryState};
+use crate::payment::{PresentedProof, Proven, Settlement};
 use crate::transport::Outbound;
 use crate::wire::Message;
 use crate::wire::mpp::{Challenge, Credential, Problem, Receipt, with_receipt};
@@ -150,33 +151,14 @@ impl Gate {
         let Presentation {
             challenge, entry, ..
         } = presentation;
-        let by = knock.origin.event;
-        let may_claim = match entry.state {
-            EntryState::Issued | EntryState::Expired => !entry.waiting,
+        if entry.state == EntryState::Settled && knock.replayed {
             // A request that was answered before does not use up what a newer one may have paid for (D-12).
-            EntryState::Settled if knock.replayed => {
-                return self.refuse_replay(knock).await.map(|()| None);
-            }
-            EntryState::Settled => !entry.waiting,
-            _ => false,
-        };
-        let unsettled = entry.settlement.is_none();
-        let entry = if may_claim {
-            let moves = vec![Transition::Settle(settlement), Transition::Claim { by }];
-            let applied = self.apply_claim(&entry.id, moves, by).await?;
-            self.watcher.forget(applied.entry()).await;
-            match applied {
-                Applied::Moved(entry) => {
-                    log_money(&entry, "proven to be paid, and claimed");
-                    if unsettled {
-                        self.observe(PaymentHappening::Succeeded, &entry, "");
-                    }
-                    return self.forward_proven(knock, &challenge, entry).await;
-                }
-                Applied::Already(entry) | Applied::Refused(entry) => entry,
-            }
-        } else {
-            entry
+            return self.refuse_replay(knock).await.map(|()| None);
+        }
+        let entry = match self.claim_paid(&knock, entry, settlement).await? {
+            Claim::Made(entry) => return self.forward_proven(knock, &challenge, entry).await,
+            Claim::NotMade(entry) => entry,
+            Claim::TakenBack => return Ok(None),
         };
         self.answer_used(&knock, &challenge, &entry).await
     }
@@ -294,11 +276,7 @@ impl Gate {
         challenge: &Challenge,
         entry: &Entry,
     ) -> Option<Message> {
-        let message = Message::parse(entry.response.as_deref()?).ok()?;
-        let Message::Response(mut response) = message else {
-            return None;
-        };
-        response.id = knock.request.id.clone();
+        let response = stored_response(knock, entry)?;
         let receipt = self.receipt(challenge, entry);
         Some(with_receipt(response.into(), &receipt))
     }

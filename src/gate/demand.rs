@@ -83,7 +83,7 @@ impl Gate {
         .await;
     }
 
-    async fn answer_gated(
+    pub(super) async fn answer_gated(
         &self,
         id: &RequestId,
         reply_to: &ReplyTo,

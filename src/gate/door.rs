@@ -14,7 +14,7 @@ use super::negotiate::Negotiated;
 use super::presented::Shown;
 use crate::error::Result;
 use crate::ledger::{Caller, Taken};
-use crate::payment::{Invocation, PriceDecision, PricedCapability, Refusal};
+use crate::payment::{Invocation, PriceDecision, PricedCapability, Quote, Refusal};
 use crate::transport::{Inbound, Origin};
 use crate::wire::mpp::{Problem, take_credential};
 use crate::wire::{
@@ -37,8 +37,10 @@ pub(super) struct Knock {
     pub(super) negotiated: Negotiated,
     pub(super) listed: Arc<PricedCapability>,
     pub(super) invocation: Box<Invocation>,
-    /// What it presented, until the entitlements have seen it.
+    /// What it presented, as far as nobody has looked at it yet.
     pub(super) shown: Shown,
+    /// A charge for the same call by the same client is not decided.
+    pub(super) charging: bool,
     /// Why it is not for sale to this client, if it is not.
     pub(super) refusal: Option<Refusal>,
     /// It was here before, whatever came of it.
@@ -88,6 +90,7 @@ impl Gate {
         (notification.params, _) = take_tokens(notification.params);
         (notification.params, _) = take_credential(notification.params);
         origin.tokens.clear();
+        origin.direct_payments.clear();
         if self.prices.prices_method(&notification.method) {
             tracing::debug!(
                 client_pubkey = origin.client.short(),
@@ -130,44 +133,15 @@ impl Gate {
                     .await;
                 }
             }
-            PriceMatch::Refused(why) => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(
-                    origin.event,
-                    Box::pin(async move {
-                        gate.answer_error(
-                            &request.id,
-                            &origin.reply_to,
-                            &ErrorObject::new(INVALID_PARAMS_CODE, why),
-                        )
-                        .await;
-                    }),
-                )
-                .await;
-            }
+            PriceMatch::Refused(why) => self.turn_away(request, origin, why).await,
             PriceMatch::Priced { listed, .. } if listed.confidential && !origin.confidential => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(
-                    origin.event,
-                    Box::pin(async move {
-                        let text = "this is only sold over an encrypted connection";
-                        let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
-                        gate.answer_error(&request.id, &origin.reply_to, &error)
-                            .await;
-                    }),
-                )
-                .await;
+                let why = "this is only sold over an encrypted connection";
+                self.turn_away(request, origin, why).await;
             }
             PriceMatch::Priced { listed, .. } if !listed.waivable && origin.bearer => {
-                let gate = Arc::clone(self);
-                self.answer_if_ours(origin.event, Box::pin(async move {
-                    let text = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
-                                own with each request (Authorization: Bearer …, at least 16 characters)";
-                    let error = ErrorObject::new(INVALID_PARAMS_CODE, text);
-                    gate.answer_error(&request.id, &origin.reply_to, &error)
-                        .await;
-                }))
-                .await;
+                let why = "what is bought here is kept for its buyer, and nobody vouches for who you are: show a secret of your \
+                           own with each request (Authorization: Bearer …, at least 16 characters)";
+                self.turn_away(request, origin, why).await;
             }
             PriceMatch::Priced { listed, invocation } => {
                 let knock = Box::new(Knock {
@@ -177,6 +151,7 @@ impl Gate {
                     listed,
                     invocation,
                     shown,
+                    charging: false,
                     refusal: None,
                     known: false,
                     replayed: false,
@@ -184,6 +159,25 @@ impl Gate {
                 self.let_knock(knock).await;
             }
         }
+    }
+
+    /// Answers a request that is not sold as it is, and says why.
+    async fn turn_away(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        why: impl Into<String> + Send,
+    ) {
+        let error = ErrorObject::new(INVALID_PARAMS_CODE, why);
+        let gate = Arc::clone(self);
+        self.answer_if_ours(
+            origin.event,
+            Box::pin(async move {
+                gate.answer_error(&request.id, &origin.reply_to, &error)
+                    .await;
+            }),
+        )
+        .await;
     }
 
     /// Deals with a priced request in a task of its own.
@@ -248,7 +242,7 @@ impl Gate {
         let Some(knock) = Box::pin(self.present(knock)).await? else {
             return Ok(());
         };
-        let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
+        let Some(mut knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
         if knock.replayed {
@@ -260,6 +254,7 @@ impl Gate {
         } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
             return self.forward_claimed(knock, entry).await;
         }
+        knock.charging = self.has_charge(&standing);
         if let Some(refusal) = &knock.refusal {
             return Box::pin(self.refuse_call(&knock, refusal)).await;
         }
@@ -273,10 +268,7 @@ impl Gate {
     /// Nothing lets it through but money, or the hook.
     async fn name_price(self: &Arc<Self>, knock: Box<Knock>) -> Result<()> {
         match self.resolve_price(&knock).await {
-            Ok(PriceDecision::Quote(quote)) => match Box::pin(self.draw(knock, quote)).await? {
-                Some((knock, quote)) => Box::pin(self.quote(knock, quote)).await,
-                None => Ok(()),
-            },
+            Ok(PriceDecision::Quote(quote)) => Box::pin(self.ask_to_pay(knock, quote)).await,
             Ok(PriceDecision::Waive) => Box::pin(self.let_in_waived(knock)).await,
             Ok(PriceDecision::Reject { message }) => {
                 self.ledger
@@ -294,6 +286,26 @@ impl Gate {
                 Ok(())
             }
         }
+    }
+
+    /// It costs `quote`: from the account, by what came along, or by an offer.
+    async fn ask_to_pay(self: &Arc<Self>, mut knock: Box<Knock>, mut quote: Quote) -> Result<()> {
+        knock.charging = self.is_charging(&knock).await?;
+        if !knock.charging {
+            match Box::pin(self.draw(knock, quote)).await? {
+                Some(unpaid) => (knock, quote) = unpaid,
+                None => return Ok(()),
+            }
+        }
+        let Some((knock, quote)) = Box::pin(self.redeem(knock, quote)).await? else {
+            return Ok(());
+        };
+        if knock.charging {
+            // It may be paid for already: an offer might make somebody pay twice.
+            let undecided = self.answer_undecided::<()>(&knock, Problem::Unsettled);
+            return undecided.await.map(drop);
+        }
+        Box::pin(self.quote(knock, quote)).await
     }
 
     /// Lets a call in that the price hook waives, once.

@@ -26,8 +26,10 @@ mod resolve_price;
 
 // The money comes, or does not.
 mod cancel;
+mod charge;
 mod claim;
 mod credential;
+mod direct;
 mod expire;
 mod mandate;
 mod settle;
@@ -71,6 +73,7 @@ use tokio_util::task::TaskTracker;
 pub use self::challenge::ChallengeIssuer;
 use self::challenge::Declared;
 pub(crate) use self::convert::can_charge;
+pub(crate) use self::direct::direct_of;
 use self::free_calls::FreeCallLog;
 use self::journal::{Journal, Scribe};
 use self::negotiate::Modes;

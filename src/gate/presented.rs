@@ -11,7 +11,7 @@ use super::journal::is_fresh;
 use crate::payment::{BearerToken, ClientPubkey, Timestamp};
 use crate::transport::Origin;
 use crate::wire::mpp::take_credential;
-use crate::wire::{Request, method, take_tokens};
+use crate::wire::{DirectPayment, Request, method, take_tokens};
 
 /// The most sessions that are remembered. Whoever comes beyond that presents a token with each call.
 const MOST: usize = 10_000;
@@ -34,6 +34,8 @@ pub(super) struct Shown {
     pub(super) credential: Option<Value>,
     /// It came where others could read it.
     pub(super) credential_exposed: bool,
+    /// Money that came along.
+    pub(super) direct: Vec<DirectPayment>,
 }
 
 /// Leaves the credential out: it holds a proof of payment.
@@ -75,6 +77,8 @@ impl Presented {
             exposed,
             credential_exposed: credential.is_some() && !origin.confidential,
             credential,
+            // Nobody behind the gate sees what was meant for it.
+            direct: std::mem::take(&mut origin.direct_payments),
         }
     }
 

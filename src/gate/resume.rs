@@ -10,11 +10,20 @@ use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
 use crate::payment::{PaymentInteraction, RequestEventId};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{ErrorObject, Message, SERVER_ERROR_CODE};
+use crate::wire::{ErrorObject, Message, Response, SERVER_ERROR_CODE};
 
 /// How old an event may be to be evaluated once more although it was answered with a payment error (T-27): some clients
 /// send the identical event again when they retry within the same second. Older ones may be replays by somebody else.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
+/// The answer that `entry` paid for, under the id of this request; `None` if it is no longer kept.
+pub(super) fn stored_response(knock: &Knock, entry: &Entry) -> Option<Response> {
+    let Message::Response(mut response) = Message::parse(entry.response.as_deref()?).ok()? else {
+        return None;
+    };
+    response.id = knock.request.id.clone();
+    Some(response)
+}
 
 impl Gate {
     /// Answers a request whose event opened or claimed `entry`.

@@ -86,14 +86,14 @@ impl Gate {
     }
 
     fn claim_of(&self, knock: &mut Knock, answered: bool) -> EntitlementClaim {
-        let shown = std::mem::take(&mut knock.shown);
+        let tokens = std::mem::take(&mut knock.shown.tokens);
         let mut claim = EntitlementClaim::new(
             (*knock.invocation).clone(),
             Arc::clone(&knock.listed),
             self.clock.now(),
         )
-        .with_tokens(shown.tokens);
-        claim.exposed = shown.exposed;
+        .with_tokens(tokens);
+        claim.exposed = knock.shown.exposed;
         claim.nameless = knock.origin.bearer;
         claim.answered = answered;
         claim

@@ -7,7 +7,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Amount, PaymentOrder, PresentedProof, ProofTerms, RailError, Settlement};
+use super::{Amount, PaymentOrder, Pmi, PresentedProof, ProofTerms, RailError, Settlement};
 
 /// What came of a charge.
 #[derive(Debug)]
@@ -40,6 +40,19 @@ pub trait ChargeMandate: fmt::Debug + Send + Sync {
     /// Charges `order` to `mandate`. May be called again with both, at any time: at most one charge comes of an order, whatever
     /// is lost on the way.
     async fn charge(&self, order: &PaymentOrder, mandate: &PresentedProof) -> Charged;
+
+    /// The payment method under which a mandate may come with the request itself (CEP-8, `direct_payment`). Its name ends in
+    /// `-direct`. `None`: it may not.
+    fn direct(&self) -> Option<&Pmi> {
+        None
+    }
+
+    /// The mandate that comes as `payload` then; `None` if it is none. There must be one way of writing each: a payload is
+    /// known again by its text, and is taken once.
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
+        let _ = payload;
+        None
+    }
 }
 
 /// Object safety is part of the contract.

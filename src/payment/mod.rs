@@ -51,7 +51,7 @@ pub use metering::{MeterUnit, Metering, PriceModel, RESERVED_META, portion};
 pub use observer::{ObservedPayment, PaymentHappening, PaymentObserver};
 pub use pattern::CapabilityPattern;
 pub use peer::{ClientPubkey, RequestEventId, ServerPubkey};
-pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi, STRIPE_CHECKOUT_URL};
+pub use pmi::{BITCOIN_LIGHTNING_BOLT11, FAKE, Pmi, STRIPE_CHECKOUT_URL, STRIPE_SPT_DIRECT};
 pub use price::{PriceDecision, Quote, ResolvePrice, StaticPrice};
 pub use processor::{PaymentProcessor, RailError, RailErrorKind, SettlementStream};
 pub use proof::{CheckProof, PresentedProof, ProofTerms, Proven};

@@ -14,6 +14,9 @@ pub const BITCOIN_LIGHTNING_BOLT11: &str = "bitcoin-lightning-bolt11";
 /// The PMI of a page of Stripe Checkout, where a person pays by card and what else Stripe takes. Ours: CEP-8 lists none.
 pub const STRIPE_CHECKOUT_URL: &str = "stripe-checkout-url";
 
+/// The PMI of a shared payment token of Stripe that comes with the request. Ours, too; CEP-8 has such names end in `-direct`.
+pub const STRIPE_SPT_DIRECT: &str = "stripe-spt-direct";
+
 /// The PMI of the fake rail. It is not money.
 pub const FAKE: &str = "fake";
 
@@ -22,6 +25,12 @@ pub const FAKE: &str = "fake";
 pub struct Pmi(Arc<str>);
 
 impl Pmi {
+    /// Whether it is the name of a method whose money comes with the request (CEP-8).
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.0.ends_with("-direct")
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge};
+use crate::gate::{ChallengeIssuer, GateSettings, PriceList, can_charge, direct_of};
 use crate::ledger::{BALANCE, Ledger, MemoryLedger, OpenLimits};
 use crate::payment::{
     CheckCall, Clock, Entitlement, Margin, OnFailure, PaymentInteractionPolicy, PaymentObserver,
@@ -234,6 +234,7 @@ impl ServerPaymentsBuilder {
                 )));
             }
         }
+        check_direct(&self.processors)?;
         if self.processors.iter().any(|p| p.pmi().as_str() == BALANCE) {
             return Err(Error::config(format!(
                 "the payment method {BALANCE} is what calls are paid by from an account"
@@ -301,6 +302,26 @@ impl ServerPaymentsBuilder {
             settings: self.settings,
         })
     }
+}
+
+/// Refuses methods for money that comes with the request whose names do not say so, or are taken.
+fn check_direct(processors: &[Arc<dyn PaymentProcessor>]) -> Result<()> {
+    for (at, direct) in processors.iter().map(direct_of).enumerate() {
+        let Some(direct) = direct else { continue };
+        if !direct.is_direct() {
+            return Err(Error::config(format!(
+                "the payment method {direct} is for money that comes with the request: its name must end in -direct"
+            )));
+        }
+        let mut before = processors.iter().take(at);
+        let taken = before.any(|before| direct_of(before) == Some(direct));
+        if taken || processors.iter().any(|other| other.pmi() == direct) {
+            return Err(Error::config(format!(
+                "two processors for the payment method {direct}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for ServerPaymentsBuilder {

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::ServerPayments;
 use crate::error::Result;
-use crate::gate::{Gate, GateParts};
+use crate::gate::{Gate, GateParts, direct_of};
 use crate::ledger::EntryFilter;
 use crate::payment::{ClientPubkey, PaymentInteractionPolicy};
 use crate::transport::{Advertisement, Inbound, Outbound, ReplyTo, ServerTransport};
@@ -42,12 +42,14 @@ pub async fn with_server_payments(
         .ledger
         .list(&EntryFilter::new(Vec::new(), 1))
         .await?;
-    let pmis = payments
+    let asked_for = payments
         .processors
         .iter()
         .filter(|processor| processor.mandates().is_none())
-        .map(|processor| processor.pmi().clone())
-        .collect();
+        .map(|processor| processor.pmi());
+    // Last: nobody is asked to pay by these, but who can send them along must know that they are taken (N-106).
+    let sent_along = payments.processors.iter().filter_map(direct_of);
+    let pmis = asked_for.chain(sent_along).cloned().collect();
     let explicit_gating = payments.settings.interaction == PaymentInteractionPolicy::Optional;
     transport.advertise(Advertisement::new(
         pmis,

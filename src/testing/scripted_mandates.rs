@@ -42,6 +42,7 @@ struct State {
 #[derive(Debug)]
 pub struct ScriptedMandates {
     pmi: Pmi,
+    direct: Option<Pmi>,
     state: Arc<Mutex<State>>,
 }
 
@@ -100,8 +101,16 @@ impl ScriptedMandates {
     pub fn on(control: &MandateControl) -> Result<Self> {
         Ok(Self {
             pmi: "scripted-mandate".parse()?,
+            direct: None,
             state: Arc::clone(&control.state),
         })
+    }
+
+    /// Takes tokens (`spt_…`) that come with the request, too, as this payment method.
+    #[must_use]
+    pub fn direct(mut self, pmi: Pmi) -> Self {
+        self.direct = Some(pmi);
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,5 +198,15 @@ impl ChargeMandate for ScriptedMandates {
             (_, Some(false)) => Charged::Refused,
             (_, None) => Charged::Pending,
         }
+    }
+
+    fn direct(&self) -> Option<&Pmi> {
+        self.direct.as_ref()
+    }
+
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
+        let fields = [("token".to_owned(), Value::from(payload))];
+        let token = payload.starts_with("spt_");
+        token.then(|| PresentedProof::new(Map::from_iter(fields)))
     }
 }

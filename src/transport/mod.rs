@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::payment::{
     BearerToken, ClientPubkey, PaymentInteraction, Pmi, RequestEventId, ServerPubkey, Timestamp,
 };
-use crate::wire::{CapTag, Message, Tag};
+use crate::wire::{CapTag, DirectPayment, Message, Tag};
 
 /// The server's end: messages come in with their verified origin, replies go out to where a request came from.
 #[async_trait]
@@ -156,6 +156,8 @@ pub struct Origin {
     pub interaction: Option<PaymentInteraction>,
     /// Licences and the like that came beside the message.
     pub tokens: Vec<BearerToken>,
+    /// Money that came with the request.
+    pub direct_payments: Vec<DirectPayment>,
     /// Nobody but the two ends could read the message. What is presented in the clear does not count.
     pub confidential: bool,
     /// Nothing but answers reaches the client, as on a plain MCP transport: it is asked to pay by an answer, whatever it said of
@@ -187,6 +189,7 @@ impl Origin {
             pmis: Vec::new(),
             interaction: None,
             tokens: Vec::new(),
+            direct_payments: Vec::new(),
             confidential: false,
             answers_only: false,
             bearer: false,

@@ -14,6 +14,7 @@ mod strict;
 pub mod method;
 
 // Payments on the wire.
+mod direct_payment;
 mod gating;
 mod identity;
 mod notification;
@@ -22,6 +23,7 @@ mod tag;
 // Payments in the words of another protocol, beside CEP-8.
 pub mod mpp;
 
+pub use direct_payment::DirectPayment;
 pub use error_object::{
     ErrorObject, INVALID_PARAMS_CODE, INVALID_REQUEST_CODE, PAYMENT_PENDING_CODE,
     PAYMENT_REQUIRED_CODE, SERVER_ERROR_CODE,

@@ -10,7 +10,6 @@ use crate::payment::{Amount, Capability, PaymentInteraction, Pmi, PriceRange, Un
 const CAP: &str = "cap";
 const PMI: &str = "pmi";
 const PAYMENT_INTERACTION: &str = "payment_interaction";
-const DIRECT_PAYMENT: &str = "direct_payment";
 const CHANGE: &str = "change";
 
 /// A Nostr tag: a list of strings of which the first is its name.
@@ -19,6 +18,8 @@ const CHANGE: &str = "change";
 pub struct Tag(Vec<String>);
 
 impl Tag {
+    pub(super) const DIRECT_PAYMENT: &'static str = "direct_payment";
+
     /// A tag from its parts.
     pub fn new(parts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self(parts.into_iter().map(Into::into).collect())
@@ -63,7 +64,7 @@ impl Tag {
     /// `["direct_payment", <pmi>, <payload>]` (N-102). The payload is money: only under encryption.
     #[must_use]
     pub fn direct_payment(pmi: &Pmi, payload: &str) -> Self {
-        Self::new([DIRECT_PAYMENT, pmi.as_str(), payload])
+        Self::new([Self::DIRECT_PAYMENT, pmi.as_str(), payload])
     }
 
     /// `["change", <pmi>, <payload>]` (N-104). The payload is money: only under encryption.

@@ -13,6 +13,7 @@ mod balances;
 mod books;
 mod credentials;
 mod defects;
+mod direct;
 mod duplicates;
 mod entitlements;
 mod explicit;

@@ -74,6 +74,29 @@ async fn the_terms_are_those_of_the_method() {
 }
 
 #[tokio::test]
+async fn a_token_may_come_with_the_request_and_has_one_spelling() {
+    let stripe = FakeStripe::start().await;
+    let rail = rail(&stripe);
+    let mandates = rail.mandates().unwrap();
+    assert_eq!(mandates.direct().unwrap().as_str(), "stripe-spt-direct");
+    let sent = mandates.read_direct("spt_1").unwrap();
+    assert!(mandates.is_mandate(&sent) && sent == mandate(&stripe, "spt_1", "pm_card_visa"));
+    let charged = mandates.charge(&order(1, 50), &sent).await;
+    assert!(matches!(charged, Charged::Paid(_)), "{charged:?}");
+    for bad in [
+        "",
+        "spt_",
+        " spt_1",
+        "spt_1 ",
+        "SPT_1",
+        "pm_1",
+        "{\"spt\":\"spt_1\"}",
+    ] {
+        assert!(mandates.read_direct(bad).is_none(), "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn a_charge_is_made_once_and_found_again() {
     let stripe = FakeStripe::start().await;
     let rail = rail(&stripe);

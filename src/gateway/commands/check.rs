@@ -15,7 +15,7 @@ use crate::gateway::{config, stripe_live, stripe_shop, wire_up};
 use crate::ledger::BALANCE;
 use crate::payment::{
     BITCOIN_LIGHTNING_BOLT11, CapabilityPattern, FAKE, OnFailure, PricedCapability,
-    STRIPE_CHECKOUT_URL,
+    STRIPE_CHECKOUT_URL, STRIPE_SPT_DIRECT,
 };
 
 pub(super) async fn run(args: &CheckArgs) -> Outcome {
@@ -62,6 +62,10 @@ fn print_rails(selling: &Selling, stripe_mode: Option<&str>, as_json: bool) {
     }
     if let Some(mode) = stripe_mode {
         rails.push((STRIPE_CHECKOUT_URL, format!("Stripe, {mode}")));
+        if stripe.tokens.is_some() {
+            let by = format!("Stripe, {mode}; a token that comes with the call, encrypted");
+            rails.push((STRIPE_SPT_DIRECT, by));
+        }
     }
     if selling.fake {
         rails.push((FAKE, "settles by itself, not money".to_owned()));

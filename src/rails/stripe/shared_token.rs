@@ -10,7 +10,7 @@ use super::money::currency_of;
 use crate::error::{Error, Result};
 use crate::payment::{
     Amount, ChargeMandate, Charged, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi,
-    PresentedProof, ProofTerms, RailError, SettlementStatus, Unit,
+    PresentedProof, ProofTerms, RailError, STRIPE_SPT_DIRECT, SettlementStatus, Unit,
 };
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ const INTENT: &str = "charge";
 
 /// What stands for this way of paying in the books.
 const STRIPE_SHARED_TOKEN: &str = "stripe-shared-token";
+
+/// Where a mandate has the token.
+const TOKEN: &str = "spt";
 
 /// What a payer may pay with unless it is said otherwise.
 const PAYMENT_METHOD_TYPES: [&str; 2] = ["card", "link"];
@@ -29,6 +32,7 @@ const PROFILE: &str = "profile_";
 /// Takes payments by shared payment tokens.
 pub struct SharedTokenProcessor {
     pmi: Pmi,
+    direct: Pmi,
     charger: TokenCharger,
     profile: String,
     types: Vec<String>,
@@ -54,6 +58,7 @@ impl SharedTokenProcessor {
         }
         Ok(Self {
             pmi: STRIPE_SHARED_TOKEN.parse()?,
+            direct: STRIPE_SPT_DIRECT.parse()?,
             charger,
             profile: profile.to_owned(),
             types: PAYMENT_METHOD_TYPES.map(str::to_owned).to_vec(),
@@ -164,8 +169,18 @@ impl ChargeMandate for SharedTokenProcessor {
             TokenCharge::Unknown(error) => Charged::Unknown(error),
         }
     }
+
+    fn direct(&self) -> Option<&Pmi> {
+        Some(&self.direct)
+    }
+
+    fn read_direct(&self, payload: &str) -> Option<PresentedProof> {
+        GrantedToken::parse(payload)?;
+        let fields = [(TOKEN.to_owned(), payload.into())];
+        Some(PresentedProof::new(Map::from_iter(fields)))
+    }
 }
 
 fn token(mandate: &PresentedProof) -> Option<GrantedToken> {
-    GrantedToken::parse(mandate.reveal("spt")?)
+    GrantedToken::parse(mandate.reveal(TOKEN)?)
 }

@@ -87,6 +87,7 @@ impl Requests {
         origin.pmis = heard.pmis;
         origin.interaction = Tag::interaction(tags);
         origin.tokens = Tag::tokens(tags);
+        origin.direct_payments = Tag::direct_payments(tags);
         origin.confidential = seen.wrap.is_some();
         let token = match &message {
             // Who speaks in pieces understands them.

@@ -95,7 +95,7 @@ impl Problem {
                 "The call that this credential pays for is being executed; do not pay again, send it again later"
             }
             Self::Unsettled => {
-                "Whether the payment was made is not known yet; do not pay again, send the same credential again later"
+                "Whether the payment was made is not known yet; do not pay again, send the same request again later"
             }
         }
     }

@@ -65,6 +65,9 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
         (_, S::Issued) if is_drawn(entry) => {
             "there was enough on the client's account; nobody was asked to pay".to_owned()
         }
+        (_, S::Issued) if is_charged(entry) => {
+            "what the client sent is being charged; nobody was asked to pay".to_owned()
+        }
         (_, S::Issued) => "the payment request was made, and the client asked to pay".to_owned(),
         (_, S::Abandoned) => because("given up before the client was asked"),
         (_, S::Expired) => "the offer ended unpaid".to_owned(),
@@ -77,6 +80,9 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
         }
         (_, S::Settled) => format!("{} came", came(entry)),
         (_, S::Claimed) => match note.and_then(|note| note.strip_prefix("by ")) {
+            Some(request) if is_charged(entry) => {
+                format!("let through to the server: the request {request}")
+            }
             Some(other) => {
                 format!("let through to the server: a later request for the same call, {other}")
             }
@@ -90,6 +96,12 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
 /// Whether it was paid from the client's account.
 fn is_drawn(entry: &Entry) -> bool {
     entry.pmi.as_str() == BALANCE
+}
+
+/// Whether it is the charge of what the client sent: there is a digest of that where others have what is to be paid.
+fn is_charged(entry: &Entry) -> bool {
+    let made = entry.payment_request.as_ref();
+    made.is_some_and(|made| made.pay_req.as_str().starts_with("sha-256="))
 }
 
 fn came(entry: &Entry) -> String {
@@ -106,6 +118,10 @@ fn now(entry: &Entry) -> String {
             "the payment request is being made; nothing has left for the client".to_owned()
         }
         EntryState::Issued if entry.waiting => "the request waits for its money".to_owned(),
+        EntryState::Issued if is_charged(entry) => {
+            "whether it was charged is not known yet; money that is found buys a later call"
+                .to_owned()
+        }
         EntryState::Issued => {
             "open, but no request waits for it; money that comes buys a later call".to_owned()
         }
@@ -200,6 +216,39 @@ mod tests {
             deadline: at(600_000),
             quoted_at: at(0),
         })
+    }
+
+    #[test]
+    fn a_charge_is_told_as_one() {
+        let mut entry = entry();
+        let amount = entry.amount.clone();
+        let pay_req = PayReq::new("sha-256=abc");
+        let pmi = entry.pmi.clone();
+        let moves = [
+            Transition::Issue {
+                payment_request: PaymentRequest::new(pmi, amount.clone(), pay_req, "1"),
+                watch_until: at(1),
+            },
+            Transition::Detach {
+                reason: "what it brought is charged".to_owned(),
+            },
+        ];
+        for transition in moves {
+            let _ = entry.make(transition, at(1));
+        }
+        let told = tell(&entry).join("\n");
+        assert!(told.contains("what the client sent is being charged; nobody was asked"));
+        assert!(told.contains("Now: whether it was charged is not known yet"));
+        let by = RequestEventId::from_bytes([0xef; 32]);
+        let moves = [
+            Transition::Settle(Settlement::new(amount, "pi_1")),
+            Transition::Claim { by },
+        ];
+        for transition in moves {
+            let _ = entry.make(transition, at(2));
+        }
+        let told = tell(&entry).join("\n");
+        assert!(told.contains(&format!("let through to the server: the request {by}")));
     }
 
     #[test]
