@@ -2,12 +2,13 @@
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
 //! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
-//! → claimed and forwarded; else a price is named.
+//! → claimed and forwarded; an earlier payment that may have been made → to be asked again; else a price is named.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Gate;
+use super::claim::Claimed;
 use super::journal::is_fresh;
 use super::match_price::{PriceMatch, match_price};
 use super::negotiate::Negotiated;
@@ -257,8 +258,13 @@ impl Gate {
             if standing.any(|entry| entry.is_claimable_under(interaction)) {
                 return Box::pin(self.refuse_replay(knock)).await;
             }
-        } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
-            return self.forward_claimed(knock, entry).await;
+        }
+        match Box::pin(self.claim(&knock, &standing.of_identity)).await? {
+            Claimed::Authorization(entry) => return self.forward_claimed(knock, *entry).await,
+            Claimed::Unsettled(entry) => {
+                return Box::pin(self.refuse_unsettled(&knock, &entry)).await;
+            }
+            Claimed::Nothing => {}
         }
         if let Some(refusal) = &knock.refusal {
             return Box::pin(self.refuse_call(&knock, refusal)).await;

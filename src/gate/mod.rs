@@ -70,6 +70,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::challenge::ChallengeIssuer;
 use self::challenge::Declared;
+use self::claim::Heard;
 pub(crate) use self::convert::can_charge;
 use self::free_calls::FreeCallLog;
 use self::journal::{Journal, Scribe};
@@ -243,8 +244,8 @@ pub struct Gate {
     modes: Modes,
     /// The sessions that pay by challenge.
     declared: Declared,
-    /// When payments were last asked about out of turn.
-    asked: Mutex<HashMap<RequestEventId, Timestamp>>,
+    /// When payments were last asked about out of turn, and what was said.
+    asked: Mutex<HashMap<RequestEventId, (Timestamp, Heard)>>,
     /// How fast each client asks for offers.
     pace: Pace,
     watcher: Watcher,

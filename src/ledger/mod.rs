@@ -36,7 +36,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind};
-pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META};
+pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META, UNDER_WAY};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use instances::{Crowd, Instances, Taken};
 pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
@@ -283,9 +283,9 @@ pub struct LetIn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Entries that ended unpaid and were quoted before this.
+    /// Entries that ended unpaid, were quoted before this, and could be paid until before this.
     pub unpaid_before: Timestamp,
-    /// Stored responses of entries that were quoted before this.
+    /// Stored responses that were given before this.
     pub responses_before: Timestamp,
     /// Events that were answered or let in without an entry before this.
     pub answered_before: Timestamp,

@@ -152,7 +152,9 @@ impl Desk {
             return Ok(Seen::Covered(Box::new(purchase)));
         }
         // Before anybody is asked to pay, or to pay again: has it been paid meanwhile?
-        let purchase = match self.may_ask(purchase.id, now) && purchase.session.is_some() {
+        let has_page = purchase.session.is_some();
+        let looked = has_page && self.may_ask(purchase.id, now);
+        let purchase = match looked {
             true => self.look_at(&purchase, plan).await?,
             false => purchase,
         };
@@ -165,6 +167,11 @@ impl Desk {
                 "it is not known whether the subscription was paid on",
             )),
             PurchaseState::Open if purchase.is_payable(now) => self.offer(plan, purchase).await,
+            // It may have been paid in its last minute, and another would be paid beside it.
+            PurchaseState::Open if has_page && !looked => Err(Error::new(
+                ErrorKind::Rail,
+                "it is not known whether the page that ended was paid",
+            )),
             // A second subscription beside one that is to be paid would charge twice.
             PurchaseState::Lapsed if purchase.subscription.is_some() => {
                 Ok(Seen::Due(purchase.status))

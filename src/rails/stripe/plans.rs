@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::checkout::{LONGEST, SHORTEST, check_url, taken_back};
+use super::checkout::{
+    LONGEST, SHORTEST, check_url, is_under_way, taken_back, under_way_until,
+};
 use super::client::StripeClient;
 use super::error::{Cause, StripeError};
 use super::form::{Form, cut};
@@ -18,9 +20,6 @@ use crate::payment::{Amount, Timestamp};
 const PURCHASE: &str = "tollkeeper_purchase";
 const CLIENT: &str = "tollkeeper_client";
 const PLAN: &str = "tollkeeper_plan";
-
-/// How long a page whose money is on its way may take: bank debits take days.
-const UNDER_WAY: Duration = Duration::from_secs(14 * 86_400);
 
 /// How a price charges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -472,13 +471,11 @@ fn once(session: &Session, report: &mut PurchaseReport) -> Result<(), StripeErro
             Some(how) => (Standing::Over, how.to_owned()),
             None => (Standing::Good, "paid".to_owned()),
         },
-        _ => match intent.status.as_str() {
-            "processing" | "requires_capture" | "succeeded" => {
-                let until = Timestamp::from_secs(session.created).plus(UNDER_WAY);
-                (Standing::UnderWay(until), "processing".to_owned())
-            }
-            status => (Standing::Bad, status.to_owned()),
-        },
+        _ if is_under_way(&intent.status) => {
+            let until = under_way_until(session);
+            (Standing::UnderWay(until), "processing".to_owned())
+        }
+        _ => (Standing::Bad, intent.status.clone()),
     };
     Ok(())
 }
