@@ -35,7 +35,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind};
+pub use accounts::{
+    Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind, top_up_key,
+};
 pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META, UNDER_WAY};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use instances::{Crowd, Instances, Taken};

@@ -337,3 +337,31 @@ async fn a_bank_debit_that_fails_is_followed_by_another_page() {
     shop.clock.jump(Duration::from_secs(3));
     assert_ne!(session_of(&buyer.call("call").await), session);
 }
+
+/// A charge of a shared payment token has no page: what it was for is in the payment itself.
+#[tokio::test]
+async fn a_refund_of_a_charge_without_a_page_takes_the_right_to_the_call_away() {
+    let shop = Shop::open().await;
+    let buyer = shop.buyer(1);
+    let session = shop.pay(&buyer.call("call").await);
+    shop.webhook("checkout.session.completed", &session).await;
+    eventually(|| async {
+        let entries = shop.harness.entries().await.unwrap();
+        entries[0].settlement.is_some()
+    })
+    .await;
+    let intent = shop.stripe.object(&session)["payment_intent"].clone();
+    let intent = intent.as_str().unwrap();
+    // As if the charge had been made without a page.
+    let mut page = shop.stripe.object(&session);
+    page["payment_intent"] = json!(null);
+    shop.stripe.put(&page);
+    shop.stripe.refund(intent, None);
+    let charge = shop.stripe.object(intent)["latest_charge"].clone();
+    shop.webhook("charge.refunded", charge.as_str().unwrap())
+        .await;
+    shop.treated().await;
+    let answer = buyer.call("call").await;
+    assert_ne!(session_of(&answer), session, "it has to be paid anew");
+    assert_eq!(shop.harness.executions(), 0);
+}

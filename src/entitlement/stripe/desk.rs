@@ -14,7 +14,8 @@ use super::offer::sale;
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
-    Begun, Ledger, OpenLimits, Purchase, PurchaseBooks, PurchaseState, PurchaseWord, Usage,
+    Begun, Ledger, LicenceBooks, OpenLimits, Purchase, PurchaseBooks, PurchaseState, PurchaseWord,
+    Usage,
 };
 use crate::payment::{
     ClientPubkey, Clock, EntitlementClaim, RequestEventId, Sale, SystemClock, Timestamp,
@@ -67,6 +68,8 @@ pub struct Desk {
     pub(super) hints: Option<CheckoutHints>,
     /// The entries of single calls, from which refunded ones are withdrawn.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// The licences of our own, of which refunded ones are taken back.
+    pub(super) licences: Option<Arc<dyn LicenceBooks>>,
     /// When purchases were last asked about for a caller.
     asked: Mutex<HashMap<RequestEventId, Timestamp>>,
     /// Something waits to be treated or reported.
@@ -99,6 +102,7 @@ impl Desk {
             settings: DeskSettings::default(),
             hints: None,
             ledger: None,
+            licences: None,
             asked: Mutex::default(),
             work: Notify::new(),
             unwritten: Mutex::default(),
@@ -119,10 +123,17 @@ impl Desk {
         self
     }
 
-    /// Withdraws the right to a single call whose payment was given back and that was not made yet.
+    /// When a payment is given back, withdraws the right to a single call that was not made yet, and what was paid ahead.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// When a payment is given back, takes the licence back that it bought.
+    #[must_use]
+    pub fn with_licences(mut self, licences: Arc<dyn LicenceBooks>) -> Self {
+        self.licences = Some(licences);
         self
     }
 

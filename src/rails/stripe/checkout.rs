@@ -41,7 +41,7 @@ const MOST_PAGES: usize = 10;
 const PAGE: &str = "100";
 
 /// Where a page keeps the key of the order that it is for.
-const ORDER: &str = "tollkeeper_order";
+pub(super) const ORDER: &str = "tollkeeper_order";
 
 /// Makes pages of Checkout and says whether they were paid.
 pub struct StripeCheckout {
