@@ -46,8 +46,8 @@ pub use memory::MemoryLedger;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresLedger};
 pub use purchases::{
-    Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
-    RailNotice, Reported, Usage,
+    Begun, LATEST_WORD, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState,
+    PurchaseWord, RailNotice, Reported, Usage,
 };
 pub use revenue::{MOST_GROUPS, Revenue, RevenueBy, RevenueLine, Takings};
 #[cfg(feature = "sqlite")]

@@ -197,9 +197,11 @@ impl Desk {
     /// period and the last word of Stripe: a renewal takes an hour, and an outage must not turn away who has paid.
     fn is_in_force(&self, purchase: &Purchase, now: Timestamp) -> bool {
         purchase.state == PurchaseState::Held
-            && purchase
-                .held_until
-                .is_none_or(|until| now < until.max(purchase.seen_at).plus(self.settings.slack))
+            && purchase.held_until.is_none_or(|until| {
+                now < until
+                    .max(purchase.seen_at.min(now))
+                    .plus(self.settings.slack)
+            })
     }
 
     async fn begin(&self, plan: &Plan, claim: &EntitlementClaim) -> Result<Seen> {
