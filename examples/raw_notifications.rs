@@ -1,5 +1,5 @@
-//! A client that handles the three payment notifications itself, without the paying client: what CEP-8 looks like on the
-//! wire.
+//! A client that handles the three payment notifications itself, without the paying client: what CEP-8 looks like on
+//! the wire.
 //!
 //! `cargo run --example raw_notifications`
 
@@ -71,8 +71,8 @@ async fn main() -> Result<()> {
                 match PaymentNotification::read(&notification)? {
                     Some(PaymentNotification::Required(demand)) => {
                         println!("payment_required: {} by {}", demand.amount, demand.pmi);
-                        // Here a wallet would decode `demand.pay_req`, compare it with `demand.amount`, and pay. The fake
-                        // rail settles by itself.
+                        // Here a wallet would decode `demand.pay_req`, compare it with `demand.amount`, and pay.
+                        // The fake rail settles by itself.
                     }
                     Some(PaymentNotification::Accepted(accepted)) => {
                         println!("payment_accepted: {}", accepted.amount)

@@ -90,6 +90,65 @@ fn the_program_that_starts_it_buys_over_the_pipe_once_for_each_payment() {
     assert!(shop.wait().success());
 }
 
+/// A flag beats the environment, and that beats what is beside the ledger.
+#[test]
+fn the_key_of_the_server_is_the_one_that_was_named_last() {
+    let scratch = Scratch::new();
+    let of_environment = "11".repeat(32);
+    let pubkey = |key_file: Option<&str>, environment: bool| {
+        let mut command = scratch.tollkeeper("shop");
+        command.args(["serve", "--allow-fake", "--json", "--listen", "127.0.0.1:0"]);
+        command.args(["--ledger", &scratch.path("books.db").display().to_string()]);
+        if let Some(file) = key_file {
+            command.args([
+                "--secret-key-file",
+                &scratch.path(file).display().to_string(),
+            ]);
+        }
+        if environment {
+            command.env("TOLLKEEPER_SECRET_KEY", &of_environment);
+        }
+        let shop = Running::start({
+            command.arg("--").args(mini_mcp());
+            command
+        });
+        shop.next().unwrap()["pubkey"].as_str().unwrap().to_owned()
+    };
+    let beside = pubkey(None, false);
+    let named = pubkey(Some("other.key"), false);
+    assert_ne!(beside, named);
+    let from_environment = pubkey(None, true);
+    assert!(![&beside, &named].contains(&&from_environment));
+    assert_eq!(pubkey(Some("other.key"), true), named);
+    assert_eq!(pubkey(None, false), beside);
+}
+
+/// The server program stops reading before it gives its last answer, and a request that comes in between cannot be written.
+#[test]
+fn the_last_words_of_a_server_that_reads_no_more_are_an_answer() {
+    let scratch = Scratch::new();
+    let mut shop = serve(&scratch, &["--stdio"]);
+    shop.ask(0, "initialize", &initialize());
+    let closed = scratch.path("closed");
+    let leave = json!({ "name": "crash", "arguments": { "leaves": closed.display().to_string() } });
+    let call = |id: i64, params: &Value| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+    shop.say(&call(1, &leave));
+    let until = Instant::now() + PATIENCE;
+    while !closed.exists() {
+        assert!(Instant::now() < until, "never called");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    shop.say(&call(
+        2,
+        &json!({ "name": "echo", "arguments": { "text": "too late" } }),
+    ));
+    let (last, before) = shop.until(|line| line["id"] == 1);
+    assert_eq!(
+        last["result"]["content"][0]["text"], "last words",
+        "{last} after {before:?}"
+    );
+}
+
 #[test]
 fn what_was_paid_over_the_pipe_is_served_by_the_next_run() {
     let scratch = Scratch::new();

@@ -83,6 +83,10 @@ impl Budget {
     pub fn reserve(&self, amount: &Amount) -> Result<Reservation, DeclineReason> {
         let mut state = self.state();
         let asked = amount.clone();
+        if state.total.value() == 0 {
+            let left = state.total.clone();
+            return Err(DeclineReason::AboveBudget { asked, left });
+        }
         match state.per_call.covers(amount) {
             None => return Err(DeclineReason::OtherUnit { asked }),
             Some(false) => {

@@ -10,6 +10,7 @@ mod secrets;
 // What everything works with.
 mod exit;
 mod home;
+mod keys;
 mod logging;
 mod output;
 mod shutdown;

@@ -34,7 +34,13 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) -> Outcome<SocketAddr> {
     let ear = Ear { secrets, desk };
-    http_desk::open("--stripe-webhook", address, ear, stop).await
+    http_desk::open(
+        "rails.stripe.webhook (--stripe-webhook)",
+        address,
+        ear,
+        stop,
+    )
+    .await
 }
 
 impl http_desk::Desk for Ear {

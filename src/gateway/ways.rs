@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Serving;
-use super::exit::Outcome;
+use super::exit::{Failure, Outcome};
 use super::wire_up;
 use crate::transport::nostr::{NostrKeys, NostrServerTransport};
 use crate::transport::plain::http::HttpServerTransport;
@@ -25,7 +25,12 @@ impl Ways {
         // The same clients for as long as the server has the same key.
         let key = PlainKey::derived_from(keys.reveal_secret_hex().as_bytes());
         let http = match &serving.listen {
-            Some(settings) => Some(HttpServerTransport::bind(settings.clone(), key.clone()).await?),
+            Some(settings) => {
+                let bound = HttpServerTransport::bind(settings.clone(), key.clone()).await;
+                Some(bound.map_err(|error| {
+                    Failure::usage(format!("listen.address (--listen): {error}"))
+                })?)
+            }
             None => None,
         };
         let relays = match serving.relays.is_empty() {

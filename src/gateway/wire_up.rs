@@ -13,7 +13,7 @@ use super::config::{self, LedgerPlace, LightningWallet, MppSettings, Rates, Sell
 use super::crash_points;
 use super::exit::{Failure, Outcome, with_causes};
 use super::goods::{self, Goods};
-use super::{home, secrets};
+use super::{home, keys, secrets};
 use crate::client::ledger::{BuyerLedger, SqliteBuyerLedger};
 use crate::client::receipt::ReceiptFolder;
 use crate::client::{AskBuyer, ClientPayments, ClientPaymentsBuilder, PaymentEvent};
@@ -108,29 +108,6 @@ pub(super) async fn server_books(place: &LedgerPlace) -> Outcome<Books> {
     Ok(books)
 }
 
-/// The key that a server signs with: from the environment, else from a file, which is made if need be.
-pub(super) fn server_keys(serving: &Serving) -> Outcome<NostrKeys> {
-    keys_of_server(serving.key.as_deref(), &serving.ledger)
-}
-
-/// The same for a server of which no more is known than where its key and its ledger are.
-pub(super) fn keys_of_server(file: Option<&Path>, ledger: &LedgerPlace) -> Outcome<NostrKeys> {
-    if let Some(keys) = keys_from_environment()? {
-        return Ok(keys);
-    }
-    match file.map(Path::to_owned).or_else(|| ledger.key_file()) {
-        Some(file) => Ok(home::key(&file)?),
-        None if ledger.is_shared() => Err(Failure::usage(format!(
-            "secret_key_file: the instances that share a ledger have one key: name its file, or put it into {}",
-            secrets::SECRET_KEY
-        ))),
-        None => {
-            tracing::warn!("the key of this run is kept nowhere: the next run has another one");
-            Ok(NostrKeys::generate())
-        }
-    }
-}
-
 /// The server's end of the relays, ready for requests.
 pub(super) async fn server_transport(
     serving: &Serving,
@@ -139,8 +116,8 @@ pub(super) async fn server_transport(
     let transport = NostrServerTransport::builder(keys)
         .relays(serving.relays.clone())
         .encryption(serving.encryption)
-        .server_info(serving.info.clone())
-        .bootstrap_relays(serving.bootstrap_relays.clone())
+        .server_info(serving.publishing.info.clone())
+        .bootstrap_relays(serving.publishing.bootstrap_relays.clone())
         .ready_timeout(RELAY_PATIENCE)
         .connect()
         .await?;
@@ -337,7 +314,7 @@ pub(super) async fn link(server: &str, args: &LinkArgs) -> Outcome<Arc<NostrClie
     let (server, named) =
         parse_server(server).map_err(|error| Failure::usage(format!("SERVER: {error}")))?;
     let relays = relays_of(&server, args, &named).await?;
-    let keys = client_keys(args)?;
+    let keys = keys::of_client(args)?;
     let transport = NostrClientTransport::builder(keys, server)
         .relays(relays)
         .encryption(args.encryption)
@@ -521,27 +498,4 @@ fn licence(paying: &PayingArgs) -> Outcome<Option<BearerToken>> {
 pub(super) fn first_request_id() -> i64 {
     let random = RandomState::new().hash_one(std::process::id());
     i64::from(u32::try_from(random >> 32).unwrap_or_default())
-}
-
-fn client_keys(args: &LinkArgs) -> Outcome<NostrKeys> {
-    if let Some(keys) = keys_from_environment()? {
-        return Ok(keys);
-    }
-    let file = match &args.secret_key_file {
-        Some(file) => file.clone(),
-        None => home::folder()?.join("client.key"),
-    };
-    Ok(home::key(&file)?)
-}
-
-fn keys_from_environment() -> Outcome<Option<NostrKeys>> {
-    let Some(text) = secrets::read(secrets::SECRET_KEY)? else {
-        return Ok(None);
-    };
-    NostrKeys::parse(&text).map(Some).map_err(|_| {
-        Failure::usage(format!(
-            "{} must be nsec1… or 64 hex digits",
-            secrets::SECRET_KEY
-        ))
-    })
 }

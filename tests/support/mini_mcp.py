@@ -86,6 +86,13 @@ def call(request_id, params):
         return None
     if name == "fail":
         return text("it did not work", is_error=True)
+    if name == "crash" and arguments.get("leaves"):
+        # Takes no more requests, and answers this one with its last words.
+        os.close(0)
+        open(arguments["leaves"], "w").close()
+        time.sleep(0.3)
+        say({"id": request_id, "result": text("last words")})
+        os._exit(0)
     if name == "crash":
         if arguments.get("once") and os.path.exists(arguments["once"]):
             return text("survived")
@@ -138,7 +145,7 @@ TOOLS = [
     tool("echo", {"text": TEXT}),
     tool("slow", {"until": TEXT, "label": TEXT}),
     tool("fail"),
-    tool("crash", {"once": TEXT}),
+    tool("crash", {"once": TEXT, "leaves": TEXT}),
     tool("count"),
     tool("env", {"name": TEXT}),
     tool("pid"),

@@ -12,6 +12,7 @@ use super::asker::{Asker, reply_to_child};
 use super::catalogue::Catalogue;
 use super::process::Process;
 use crate::error::{Error, Result};
+use crate::gateway::output;
 use crate::wire::{Message, method, raw};
 
 /// The newest version of MCP that the gateway knows. A server answers with the one that it speaks.
@@ -84,7 +85,7 @@ impl Session {
     pub(super) async fn open(command: &ChildCommand) -> Result<Self> {
         let mut process = Process::spawn(command)?;
         let asker = Asker::new(&process.to);
-        let introduced = introduce(&asker);
+        let introduced = with_patience(introduce(&asker));
         match pumped(&mut process, &asker, introduced).await {
             Ok(result) => Ok(Self {
                 process,
@@ -103,6 +104,21 @@ impl Session {
         let asking = async { Ok(Catalogue::ask(&self.asker, self.introduction.result()).await) };
         pumped(&mut self.process, &self.asker, asking).await
     }
+}
+
+/// Says now and then what it is that takes so long.
+async fn with_patience<T>(work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    for seconds in [3, 27, 30] {
+        let waited = tokio::time::timeout(Duration::from_secs(seconds), &mut work);
+        if let Ok(done) = waited.await {
+            return done;
+        }
+        output::remark(
+            "waiting for the server program to answer; a package runner may still be downloading it",
+        );
+    }
+    work.await
 }
 
 async fn introduce(asker: &Asker) -> Result<Value> {

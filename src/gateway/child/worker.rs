@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -32,6 +32,9 @@ const MOST_OPEN: usize = 1024;
 const RESTART_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a child may take to confirm a subscription that is moved to it.
 const RESUBSCRIBE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a child that reads no more may go on to answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A message from a client, for the child.
 #[derive(Debug)]
@@ -172,11 +175,22 @@ impl Worker {
                 },
                 next = next_job(&to, &mut self.held, &mut self.inbox) => match next {
                     Some((room, job)) => self.take_from_client(job, room).await,
-                    None if to.is_closed() => return End::Lost,
+                    None if to.is_closed() => {
+                        self.hear_last_words(session).await;
+                        return End::Lost;
+                    }
                     None => return End::Stopped,
                 },
                 () = until(patience) => self.give_up_waiting(&to).await,
             }
+        }
+    }
+
+    /// A child that reads no more may still have answers under way: what it was paid for and has done must not count as lost.
+    async fn hear_last_words(&mut self, session: &mut Session) {
+        let until = Instant::now() + LAST_WORDS;
+        while let Ok(Some(message)) = timeout_at(until, session.process.from.recv()).await {
+            self.take_from_child(message, session).await;
         }
     }
 

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::target::Target;
 use super::{content, session};
 use crate::client::policy::Advertised;
-use crate::client::{CallOutcome, PaidClient, PaymentEvent, Spending, with_client_payments};
+use crate::client::{
+    CallOutcome, DeclineReason, PaidClient, PaymentEvent, Spending, with_client_payments,
+};
 use crate::gateway::args::CallArgs;
 use crate::gateway::exit::{Failure, Outcome, with_causes};
 use crate::gateway::output::{self, harmless};
@@ -16,7 +18,10 @@ use crate::gateway::terminal::Terminal;
 use crate::gateway::{shutdown, wire_up};
 use crate::payment::Amount;
 use crate::transport::MessageChannel;
-use crate::wire::{ErrorObject, Message, Notification, Request, SERVER_ERROR_CODE, method, raw};
+use crate::wire::{
+    ErrorObject, Message, Notification, PaymentRequiredData, Request, SERVER_ERROR_CODE, method,
+    raw,
+};
 
 /// The most pages that are read of a list.
 const MOST_PAGES: i64 = 100;
@@ -228,6 +233,15 @@ impl Report {
         unknown: Option<&Amount>,
     ) -> Outcome {
         if !self.as_json {
+            // Somebody else may want to pay it.
+            let offered = PaymentRequiredData::read(error);
+            for option in offered.iter().flat_map(|offered| &offered.payment_options) {
+                let (pmi, pay_req) = (
+                    harmless(option.pmi.as_str()),
+                    harmless(option.pay_req.as_str()),
+                );
+                output::remark(&format!("to be paid by {pmi}, {}: {pay_req}", option.amount));
+            }
             let mut message = format!("{} ({})", harmless(&error.message), error.code);
             if let Some(paid) = paid {
                 message.push_str(&format!("; {paid} were paid"));
@@ -343,7 +357,11 @@ pub(super) fn payment_remark(event: &PaymentEvent) -> Option<String> {
             format!("the server refuses{}", why.unwrap_or_default())
         }
         PaymentEvent::Declined { reason, .. } => {
-            format!("not paid: {reason} (rule: {})", reason.rule())
+            let flag = match reason {
+                DeclineReason::AboveBudget { .. } => "; --budget AMOUNT allows more",
+                _ => "",
+            };
+            format!("not paid: {reason} (rule: {}{flag})", reason.rule())
         }
         _ => return None,
     })

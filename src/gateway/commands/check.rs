@@ -77,7 +77,7 @@ fn print_rails(selling: &Selling, as_json: bool) {
     }
     if rails.is_empty() && !selling.prices.is_empty() {
         output::remark(
-            "there is no way to be paid yet: set NWC_CONNECTION, or LNBITS_URL and LNBITS_INVOICE_KEY, or say --allow-fake for a trial",
+            "there is no way to be paid yet: set NWC_CONNECTION, or LNBITS_URL and LNBITS_INVOICE_KEY, or have [rails.stripe], or say --allow-fake for a trial",
         );
     }
 }

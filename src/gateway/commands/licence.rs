@@ -12,7 +12,7 @@ use crate::gateway::args::{LicenceCommand, LicenceFile};
 use crate::gateway::config::{self, LedgerPlace};
 use crate::gateway::exit::{Failure, Outcome};
 use crate::gateway::own_licences::{self, OwnLicences, Signed};
-use crate::gateway::{output, wire_up};
+use crate::gateway::{keys, output, wire_up};
 use crate::ledger::IssuedLicence;
 use crate::payment::{Clock, SystemClock};
 use crate::transport::nostr::NostrKeys;
@@ -142,10 +142,15 @@ fn row(licence: &IssuedLicence) -> Value {
 }
 
 async fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
-    let ledger = file
-        .ledger
-        .clone()
-        .unwrap_or_else(LedgerPlace::default_file);
+    let named = LedgerPlace::named(file.ledger.as_deref())?;
+    let ledger = match named.unwrap_or_else(|| LedgerPlace::File(LedgerPlace::default_file())) {
+        LedgerPlace::File(ledger) => ledger,
+        _ => {
+            return Err(Failure::usage(
+                "--ledger: licences of our own are kept in a file, with their keys beside it",
+            ));
+        }
+    };
     // Opening would make an empty one.
     if !ledger.is_file() {
         let shown = ledger.display();
@@ -154,7 +159,7 @@ async fn open(file: &LicenceFile) -> Outcome<OwnLicences> {
         )));
     }
     let place = LedgerPlace::File(ledger.clone());
-    let keys = wire_up::keys_of_server(file.secret_key_file.as_deref(), &place)?;
+    let keys = keys::at_ledger(file.secret_key_file.as_deref(), None, &place)?;
     let books = wire_up::books_at(&place).await?;
     OwnLicences::beside(&ledger, &keys, &books)
 }

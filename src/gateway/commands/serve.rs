@@ -20,7 +20,7 @@ use crate::gateway::output::{self, Paint};
 use crate::gateway::own_licences::OwnLicences;
 use crate::gateway::stripe_shop::{self, StripeShop};
 use crate::gateway::ways::Ways;
-use crate::gateway::{config, entitling, licence_http, revocations, shutdown, wire_up};
+use crate::gateway::{config, entitling, keys, licence_http, revocations, shutdown, wire_up};
 use crate::ledger::LicenceBooks;
 use crate::server::{Counter, PaidServer, with_server_payments};
 use crate::transport::ServerTransport;
@@ -38,7 +38,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
         .ok_or_else(|| Failure::usage("CMD: the MCP server to sell must follow --"))?;
     let stop = shutdown::requested()?;
 
-    let keys = wire_up::server_keys(&serving)?;
+    let keys = keys::of_server(&serving)?;
     let (npub, pubkey) = (keys.npub(), keys.server_pubkey());
     let books = wire_up::server_books(&serving.ledger).await?;
     let starting = open_shop(&serving, command, keys, books, &stop);
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &ServeArgs) -> Outcome {
     }
     if let Some(transport) = &ways.relays {
         tell_where(transport, &serving);
-        if serving.announce {
+        if serving.publishing.announce {
             announce_changes(transport, &children);
         }
     }
@@ -221,8 +221,8 @@ impl Ready<'_> {
 
 /// Publishes where the server is found and who it is, as far as that is wanted. It serves all the same if that fails.
 fn tell_where(transport: &Arc<NostrServerTransport>, serving: &Serving) {
-    let (transport, relay_list) = (Arc::clone(transport), serving.relay_list);
-    let profile = serving.profile.clone();
+    let (transport, relay_list) = (Arc::clone(transport), serving.publishing.relay_list);
+    let profile = serving.publishing.profile.clone();
     tokio::spawn(async move {
         if relay_list && let Err(error) = transport.publish_relay_list().await {
             tracing::warn!(%error, "the list of relays was not published");

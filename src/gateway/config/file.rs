@@ -162,6 +162,13 @@ impl File {
 impl Price {
     fn read(&self) -> Result<PricedCapability> {
         let unit: Unit = self.unit.parse()?;
+        // "sat" and "usd" are labels, too, but of units that nobody is paid in.
+        let (meant, _) = Unit::from_word(&self.unit)?;
+        if meant != unit {
+            return Err(crate::Error::config(format!(
+                "unit: {unit:?} must be the smallest unit, of which amounts are whole numbers: {meant}"
+            )));
+        }
         let capability: Capability = self.capability.parse()?;
         let amount = |key: &str, value: Option<i64>| {
             let value = value

@@ -108,7 +108,7 @@ fn database(word: &Path, key: &str) -> Outcome<LedgerPlace> {
 #[cfg(not(feature = "postgres"))]
 fn database(_: &Path, key: &str) -> Outcome<LedgerPlace> {
     Err(Failure::usage(format!(
-        "{key}: this build keeps no ledger in PostgreSQL; install one with: cargo install tollkeeper --features postgres"
+        "{key}: this build keeps no ledger in PostgreSQL; a build with the feature postgres does"
     )))
 }
 
