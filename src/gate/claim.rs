@@ -21,6 +21,8 @@ const ASKED_AT_MOST: usize = 10_000;
 pub(super) enum Claimed {
     /// This authorization, which is now claimed for it.
     Authorization(Box<Entry>),
+    /// An authorization that it does not get, because it was answered before.
+    Withheld,
     /// This payment, which was made or is being made for all that anybody knows.
     Unsettled(Box<Entry>),
     /// Nothing that would be of use to it.
@@ -53,7 +55,7 @@ pub(super) fn written_after_all(
 
 impl Gate {
     /// The authorization that `knock` may use up, claimed for it by one compare-and-set. A request that was answered before
-    /// claims nothing.
+    /// gets none (D-12).
     ///
     /// `standing` are the unfinished entries of the same call. Before a client is asked to pay again, every old offer of
     /// the call that no request waits for is asked about once more: the money may have come in unnoticed. What nobody knows is
@@ -66,14 +68,16 @@ impl Gate {
         let (interaction, now) = (knock.negotiated.effective, self.clock.now());
         let (mut paid, mut unsettled) = (false, None);
         for entry in standing {
+            let of_use = entry.interaction == PaymentInteraction::Transparent
+                || interaction == PaymentInteraction::ExplicitGating;
             let old_offer = matches!(entry.state, EntryState::Issued | EntryState::Expired);
             if !old_offer || entry.waiting {
-                paid |= entry.state == EntryState::Settled;
+                paid |= entry.is_claimable_under(interaction);
                 continue;
             }
             let perhaps_paid = match self.hear_again(entry).await? {
                 Heard::Paid => {
-                    paid = true;
+                    paid |= of_use;
                     false
                 }
                 Heard::NotPaid => false,
@@ -84,16 +88,16 @@ impl Gate {
                         && self.processor(&entry.pmi).is_some()
                 }
             };
-            let of_use = entry.interaction == PaymentInteraction::Transparent
-                || interaction == PaymentInteraction::ExplicitGating;
             if perhaps_paid && of_use {
+                // A wallet that does not answer is not waited for once for each old offer.
                 unsettled = Some(entry);
+                break;
             }
         }
-        if paid
-            && !knock.replayed
-            && let Some(entry) = self.claim_oldest(knock).await?
-        {
+        if paid && knock.replayed {
+            return Ok(Claimed::Withheld);
+        }
+        if paid && let Some(entry) = self.claim_oldest(knock).await? {
             return Ok(Claimed::Authorization(Box::new(entry)));
         }
         Ok(unsettled.map_or(Claimed::Nothing, |entry| {

@@ -252,15 +252,9 @@ impl Gate {
         let Some(knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
-        if knock.replayed {
-            let interaction = knock.negotiated.effective;
-            let mut standing = standing.of_identity.iter();
-            if standing.any(|entry| entry.is_claimable_under(interaction)) {
-                return Box::pin(self.refuse_replay(knock)).await;
-            }
-        }
         match Box::pin(self.claim(&knock, &standing.of_identity)).await? {
             Claimed::Authorization(entry) => return self.forward_claimed(knock, *entry).await,
+            Claimed::Withheld => return Box::pin(self.refuse_replay(knock)).await,
             Claimed::Unsettled(entry) => {
                 return Box::pin(self.refuse_unsettled(&knock, &entry)).await;
             }

@@ -240,7 +240,10 @@ impl Report {
                     harmless(option.pmi.as_str()),
                     harmless(option.pay_req.as_str()),
                 );
-                output::remark(&format!("to be paid by {pmi}, {}: {pay_req}", option.amount));
+                output::remark(&format!(
+                    "to be paid by {pmi}, {}: {pay_req}",
+                    option.amount
+                ));
             }
             let mut message = format!("{} ({})", harmless(&error.message), error.code);
             if let Some(paid) = paid {

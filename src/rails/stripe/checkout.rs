@@ -26,7 +26,7 @@ use crate::payment::{
 /// How long a page stands: Stripe's limits, with a minute for the way there.
 pub(super) const SHORTEST: Duration = Duration::from_secs(31 * 60);
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600 - 60);
-/// How long the money of a finished page may be on its way: bank debits take days.
+/// How long money may be on its way: bank debits take days.
 const UNDER_WAY: Duration = Duration::from_secs(14 * 86_400);
 /// The longest address that Stripe takes.
 const LONGEST_URL: usize = 2048;
@@ -315,7 +315,7 @@ fn status_of(session: &Session, amount: &Amount) -> SettlementStatus {
         // Finished with a method whose money is on its way for days, unless that has failed.
         ("complete", _) => match session.payment_intent.as_ref().and_then(Ref::full) {
             Some(intent) if !is_under_way(&intent.status) => SettlementStatus::Failed,
-            _ => SettlementStatus::UnderWay(under_way_until(session)),
+            _ => SettlementStatus::UnderWay(under_way_until(session.created)),
         },
         _ => SettlementStatus::Unknown,
     }
@@ -326,9 +326,9 @@ pub(super) fn is_under_way(status: &str) -> bool {
     matches!(status, "processing" | "requires_capture" | "succeeded")
 }
 
-/// Until when the money of a finished page must have come.
-pub(super) fn under_way_until(session: &Session) -> Timestamp {
-    Timestamp::from_secs(session.created).plus(UNDER_WAY)
+/// Until when the money must have come of what was made at `created`.
+pub(super) fn under_way_until(created: u64) -> Timestamp {
+    Timestamp::from_secs(created).plus(UNDER_WAY)
 }
 
 impl fmt::Debug for StripeCheckout {

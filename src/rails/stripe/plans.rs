@@ -480,7 +480,7 @@ fn once(session: &Session, report: &mut PurchaseReport) -> Result<(), StripeErro
             None => (Standing::Good, "paid".to_owned()),
         },
         _ if is_under_way(&intent.status) => {
-            let until = under_way_until(session);
+            let until = under_way_until(session.created);
             (Standing::UnderWay(until), "processing".to_owned())
         }
         _ => (Standing::Bad, intent.status.clone()),
