@@ -208,16 +208,20 @@ async fn money_that_localstripe_gave_back_is_taken_back_and_a_part_of_it_is_not(
     let client = stripe.client(KEY);
     let payer = stripe.payer(&card("4242424242424242")).await;
     let paid = stripe.intent(&format!("{payer}&confirm=true")).await;
-    assert_eq!(client.taken_back(&paid).await.unwrap(), None);
+    assert_eq!(client.payment(&paid).await.unwrap().taken_back, None);
     for (part, word) in [("&amount=20", None), ("&amount=30", Some("refunded"))] {
         let refund = format!("payment_intent={paid}{part}");
         stripe.make("/v1/refunds", &refund).await;
-        assert_eq!(client.taken_back(&paid).await.unwrap(), word, "{part}");
+        assert_eq!(
+            client.payment(&paid).await.unwrap().taken_back,
+            word,
+            "{part}"
+        );
     }
     // Nothing was taken, so nothing was taken back.
     let open = stripe.intent("").await;
-    assert_eq!(client.taken_back(&open).await.unwrap(), None);
-    let unknown = client.taken_back("pi_unknown").await;
+    assert_eq!(client.payment(&open).await.unwrap().taken_back, None);
+    let unknown = client.payment("pi_unknown").await;
     assert!(unknown.unwrap_err().is_not_found());
 }
 

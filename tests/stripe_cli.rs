@@ -460,6 +460,72 @@ async fn a_kill_between_the_charge_and_its_answer_neither_loses_nor_repeats_it()
     assert_eq!(world.scratch.executions(), 1);
 }
 
+/// Money that was paid ahead, and a licence, go when their payment is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sold_for_money_that_is_given_back_goes() {
+    let world = World::new().await;
+    let sections = r#"
+        [[price]]
+        capability = "tool:add"
+        amount = 100
+        unit = "usd-cents"
+        [balance]
+        unit = "usd-cents"
+        min_top_up = 100
+        max_top_up = 1000
+        [licence_sale]
+        amount = 500
+        unit = "usd-cents"
+        days = 30
+        covers = ["tool:add"]
+    "#;
+    let (_server, npub) = world.serve(&world.config("", sections)).await;
+    let gated = ["--payment-interaction", "explicit_gating"];
+    let call = async |words: &[&str]| world.call(&npub, "a", &[words, &gated].concat()).await;
+    let buy = async |words: &[&str]| {
+        let session = session_of(&call(words).await);
+        world.stripe.pay(&session);
+        world.webhook("checkout.session.completed", &session).await;
+        let words = [words, &gated].concat();
+        world.served(&npub, "a", &words).await;
+        session
+    };
+    let books = async |words: &[&str]| {
+        let ledger = world.scratch.path("books.db").display().to_string();
+        let mut command = world.scratch.tollkeeper("seller");
+        command.args(words).args(["--json", "--ledger", &ledger]);
+        last_line(&run(command).await)
+    };
+    let top_up = buy(&["tool:top_up", "amount=300"]).await;
+    let add = ["tool:add", "a=1", "b=2"];
+    assert_eq!(call(&add).await["event"], "result");
+    assert_eq!(books(&["ledger", "balance"]).await["amount"], 200);
+    let licence = buy(&["tool:buy_licence"]).await;
+    assert!(books(&["licence", "list"]).await["revoked_at"].is_null());
+
+    for session in [&top_up, &licence, &top_up] {
+        let intent = world.stripe.object(session)["payment_intent"].clone();
+        let intent = intent.as_str().unwrap();
+        world.stripe.refund(intent, None);
+        let charge = world.stripe.object(intent)["latest_charge"].clone();
+        world
+            .webhook("charge.refunded", charge.as_str().unwrap())
+            .await;
+    }
+    let mut left = Value::Null;
+    for _ in 0..50 {
+        left = books(&["ledger", "balance"]).await["amount"].clone();
+        let licence = books(&["licence", "list"]).await;
+        if left == 0 && !licence["revoked_at"].is_null() {
+            // What was spent stays spent, and is not owed.
+            session_of(&call(&add).await);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("still there: {left}, {}", books(&["licence", "list"]).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_stripe_has_signed_is_received() {
     let world = World::new().await;

@@ -9,7 +9,9 @@ use super::log::log_money;
 use super::watch::look_up;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{PaymentHappening, RequestEventId, Settlement, SettlementStatus, Timestamp};
+use crate::payment::{
+    PaymentHappening, PaymentInteraction, RequestEventId, Settlement, SettlementStatus, Timestamp,
+};
 
 /// A payment is asked about out of turn at most this often.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
@@ -27,6 +29,29 @@ pub(super) enum Claim {
     TakenBack,
 }
 
+/// What a request finds that may have been paid for before.
+pub(super) enum PaidBefore {
+    /// This authorization, which is now claimed for it.
+    Authorization(Box<Entry>),
+    /// An authorization that it does not get, because it was answered before.
+    Withheld,
+    /// This payment, which was made or is being made for all that anybody knows.
+    Unsettled(Box<Entry>),
+    /// Nothing that would be of use to it.
+    Nothing,
+}
+
+/// What a rail last said of a payment that it was asked about out of turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    Paid,
+    NotPaid,
+    /// The money is on its way.
+    UnderWay,
+    /// Nothing that could be made use of, or not yet.
+    Nothing,
+}
+
 /// `entry`, if the claim by `by` that was tried at `at` is what it says: the time tells it from one of another process.
 pub(super) fn written_after_all(
     entry: Option<Entry>,
@@ -41,29 +66,57 @@ pub(super) fn written_after_all(
 }
 
 impl Gate {
-    /// The authorization that `knock` may use up, claimed for it by one compare-and-set; `None` if there is none.
+    /// The authorization that `knock` may use up, claimed for it by one compare-and-set. A request that was answered before
+    /// gets none (D-12).
     ///
     /// `standing` are the unfinished entries of the same call. Before a client is asked to pay again, every old offer of
-    /// the call that no request waits for is asked about once more: the money may have come in unnoticed.
+    /// the call that no request waits for is asked about once more: the money may have come in unnoticed. What nobody knows is
+    /// not taken for a no: whoever paid would be asked to pay again.
     pub(super) async fn claim(
         self: &Arc<Self>,
         knock: &Knock,
         standing: &[Entry],
-    ) -> Result<Option<Entry>> {
-        let mut claimable = false;
+    ) -> Result<PaidBefore> {
+        let (interaction, now) = (knock.negotiated.effective, self.clock.now());
+        let (mut paid, mut unsettled) = (false, None);
         for entry in standing {
-            claimable |= match entry.state {
-                EntryState::Settled => true,
-                EntryState::Issued | EntryState::Expired if !entry.waiting => {
-                    self.ask_again(entry).await?
+            let of_use = entry.interaction == PaymentInteraction::Transparent
+                || interaction == PaymentInteraction::ExplicitGating;
+            let old_offer = matches!(entry.state, EntryState::Issued | EntryState::Expired);
+            if !old_offer || entry.waiting {
+                paid |= entry.is_claimable_under(interaction);
+                continue;
+            }
+            let perhaps_paid = match self.hear_again(entry).await? {
+                Heard::Paid => {
+                    paid |= of_use;
+                    false
                 }
-                _ => false,
+                Heard::NotPaid => false,
+                Heard::UnderWay => true,
+                // Not for ever, and not of a rail that nobody can ask any more.
+                Heard::Nothing => {
+                    entry.watch_until.is_some_and(|until| now <= until)
+                        && self.processor(&entry.pmi).is_some()
+                }
             };
+            // A charge that is not decided is asked for again by the mandate that it is for, and keeps other demands away by itself.
+            let is_charging = entry.state == EntryState::Issued && self.is_charge(entry);
+            if perhaps_paid && of_use && !is_charging {
+                // A wallet that does not answer is not waited for once for each old offer.
+                unsettled = Some(entry);
+                break;
+            }
         }
-        if !claimable {
-            return Ok(None);
+        if paid && knock.replayed {
+            return Ok(PaidBefore::Withheld);
         }
-        self.claim_oldest(knock).await
+        if paid && let Some(entry) = self.claim_oldest(knock).await? {
+            return Ok(PaidBefore::Authorization(Box::new(entry)));
+        }
+        Ok(unsettled.map_or(PaidBefore::Nothing, |entry| {
+            PaidBefore::Unsettled(Box::new(entry.clone()))
+        }))
     }
 
     /// Claims the oldest authorization that `knock` may use up.
@@ -147,20 +200,48 @@ impl Gate {
         if !self.may_ask_again(entry.id) {
             return Ok(None);
         }
+        Ok(match self.hear(entry).await? {
+            Heard::Paid => Some(true),
+            Heard::NotPaid => Some(false),
+            Heard::UnderWay | Heard::Nothing => None,
+        })
+    }
+
+    /// Looks one payment up out of turn, or remembers what was said of it just now.
+    async fn hear_again(self: &Arc<Self>, entry: &Entry) -> Result<Heard> {
+        if self.may_ask_again(entry.id) {
+            return self.hear(entry).await;
+        }
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(asked
+            .get(&entry.id)
+            .map_or(Heard::Nothing, |(_, heard)| *heard))
+    }
+
+    async fn hear(self: &Arc<Self>, entry: &Entry) -> Result<Heard> {
         let Some(request) = entry.payment_request.clone() else {
-            return Ok(Some(false));
+            return Ok(Heard::NotPaid);
         };
         let Some(processor) = self.processor(&entry.pmi).cloned() else {
-            return Ok(None);
+            return Ok(Heard::Nothing);
         };
-        match look_up(processor, request, self.settings.processor_timeout).await {
+        let heard = match look_up(processor, request, self.settings.processor_timeout).await {
             SettlementStatus::Settled(settlement) => {
                 self.settled(entry.id, &entry.amount, settlement).await?;
-                Ok(Some(true))
+                Heard::Paid
             }
-            SettlementStatus::Unknown => Ok(None),
-            _ => Ok(Some(false)),
+            SettlementStatus::UnderWay(until) if until > self.clock.now() => {
+                self.under_way(entry.id, until).await?;
+                Heard::UnderWay
+            }
+            SettlementStatus::Unknown => Heard::Nothing,
+            _ => Heard::NotPaid,
+        };
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, last)) = asked.get_mut(&entry.id) {
+            *last = heard;
         }
+        Ok(heard)
     }
 
     /// Clients that poll must not make the wallet be polled at their pace.
@@ -169,15 +250,15 @@ impl Gate {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked
             .get(&id)
-            .is_some_and(|at| now.since(*at) < ASKED_EVERY)
+            .is_some_and(|(at, _)| now.since(*at) < ASKED_EVERY)
         {
             return false;
         }
         if asked.len() >= ASKED_AT_MOST {
-            asked.retain(|_, at| now.since(*at) < ASKED_EVERY);
+            asked.retain(|_, (at, _)| now.since(*at) < ASKED_EVERY);
         }
         if asked.len() < ASKED_AT_MOST {
-            asked.insert(id, now);
+            asked.insert(id, (now, Heard::Nothing));
         }
         true
     }

@@ -83,6 +83,25 @@ impl Gate {
         .await;
     }
 
+    /// Answers `-32043` without an offer: `entry` may have been paid, and nobody can tell yet.
+    pub(super) async fn answer_unsettled(
+        &self,
+        id: &RequestId,
+        reply_to: &ReplyTo,
+        entry: &Entry,
+        negotiated: Negotiated,
+    ) {
+        if entry.state == EntryState::Issued {
+            return self.answer_pending(id, reply_to, entry, negotiated).await;
+        }
+        let by_challenge = negotiated.challenged == Challenged::Only || negotiated.failed.is_some();
+        let error = match by_challenge {
+            true => Problem::Unsettled.to_error(None),
+            false => PaymentPendingData::new(RETRY_AFTER, Vec::new()).to_error(),
+        };
+        self.answer_gated(id, reply_to, &error, negotiated).await;
+    }
+
     pub(super) async fn answer_gated(
         &self,
         id: &RequestId,

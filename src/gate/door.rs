@@ -2,12 +2,13 @@
 //!
 //! Not priced: forwarded. A notification of a priced method: dropped. A priced request: this event has an entry → its
 //! current state again; it proves a payment → claimed and forwarded; an entitlement covers it → forwarded; an authorization
-//! → claimed and forwarded; else a price is named.
+//! → claimed and forwarded; an earlier payment that may have been made → to be asked again; else a price is named.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use super::Gate;
+use super::claim::PaidBefore;
 use super::journal::is_fresh;
 use super::match_price::{PriceMatch, match_price};
 use super::negotiate::Negotiated;
@@ -245,14 +246,13 @@ impl Gate {
         let Some(mut knock) = Box::pin(self.waive(knock, standing.answered)).await? else {
             return Ok(());
         };
-        if knock.replayed {
-            let interaction = knock.negotiated.effective;
-            let mut standing = standing.of_identity.iter();
-            if standing.any(|entry| entry.is_claimable_under(interaction)) {
-                return Box::pin(self.refuse_replay(knock)).await;
+        match Box::pin(self.claim(&knock, &standing.of_identity)).await? {
+            PaidBefore::Authorization(entry) => return self.forward_claimed(knock, *entry).await,
+            PaidBefore::Withheld => return Box::pin(self.refuse_replay(knock)).await,
+            PaidBefore::Unsettled(entry) => {
+                return Box::pin(self.refuse_unsettled(&knock, &entry)).await;
             }
-        } else if let Some(entry) = Box::pin(self.claim(&knock, &standing.of_identity)).await? {
-            return self.forward_claimed(knock, entry).await;
+            PaidBefore::Nothing => {}
         }
         knock.charging = self.has_charge(&standing);
         if let Some(refusal) = &knock.refusal {

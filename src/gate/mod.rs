@@ -72,6 +72,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::challenge::ChallengeIssuer;
 use self::challenge::Declared;
+use self::claim::Heard;
 pub(crate) use self::convert::can_charge;
 pub(crate) use self::direct::direct_of;
 use self::free_calls::FreeCallLog;
@@ -246,8 +247,8 @@ pub struct Gate {
     modes: Modes,
     /// The sessions that pay by challenge.
     declared: Declared,
-    /// When payments were last asked about out of turn.
-    asked: Mutex<HashMap<RequestEventId, Timestamp>>,
+    /// When payments were last asked about out of turn, and what was said.
+    asked: Mutex<HashMap<RequestEventId, (Timestamp, Heard)>>,
     /// How fast each client asks for offers.
     pace: Pace,
     watcher: Watcher,

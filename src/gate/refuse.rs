@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Gate;
 use super::door::Knock;
+use crate::error::Result;
 use crate::ledger::Entry;
 use crate::payment::{Amount, PaymentInteraction, PaymentInteractionPolicy, PaymentProcessor};
 use crate::transport::{Outbound, ReplyTo};
@@ -46,6 +47,23 @@ impl Gate {
         let amount = entry.map(|entry| entry.amount.clone());
         self.refuse(knock, amount, Some(text.to_owned()), text)
             .await;
+    }
+
+    /// An earlier offer of the same call may have been paid, and nobody can tell yet: another might be paid beside it.
+    pub(super) async fn refuse_unsettled(&self, knock: &Knock, entry: &Entry) -> Result<()> {
+        // Nobody who sends this again later shall get what its author has paid for (D-12).
+        self.ledger
+            .note_answered(&knock.origin.event, self.clock.now())
+            .await?;
+        if knock.negotiated.effective == PaymentInteraction::ExplicitGating {
+            let (id, reply_to) = (&knock.request.id, &knock.origin.reply_to);
+            self.answer_unsettled(id, reply_to, entry, knock.negotiated)
+                .await;
+        } else {
+            let text = "An earlier payment for this call is not decided yet, retry later";
+            self.refuse(knock, None, Some(text.to_owned()), text).await;
+        }
+        Ok(())
     }
 
     /// Too many open offers; nothing was minted (N-125).

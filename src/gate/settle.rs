@@ -10,7 +10,7 @@ use super::log::log_money;
 use super::watch::Watched;
 use crate::error::Result;
 use crate::ledger::{Applied, Entry, EntryState, Transition};
-use crate::payment::{Amount, PaymentHappening, RequestEventId, Settlement};
+use crate::payment::{Amount, PaymentHappening, RequestEventId, Settlement, Timestamp};
 use crate::transport::{Inbound, ReplyTo};
 use crate::wire::{PaymentAcceptedParams, PaymentNotification};
 
@@ -41,6 +41,13 @@ pub(super) async fn act_on(gate: Arc<Gate>, mut learned: mpsc::Receiver<Watched>
                     drop(slot);
                 }
                 Watched::OfferEnded(id) => acting.end_offer(id, slot, &slots).await,
+                Watched::UnderWay { id, until } => {
+                    if let Err(error) = acting.under_way(id, until).await {
+                        // Said again at the next look-up.
+                        tracing::error!(entry = %id, error = &error as &dyn std::error::Error, "it could not be written down that money is on its way");
+                    }
+                    drop(slot);
+                }
             }
         }));
     }
@@ -119,6 +126,21 @@ impl Gate {
             (Applied::Refused(entry), _) => {
                 tracing::warn!(entry = %id, state = entry.state.as_str(), "a settlement changed nothing");
             }
+        }
+        Ok(())
+    }
+
+    /// The money for `id` is on its way, and may take until then: until it is known what became of it, its payment is watched,
+    /// its entry kept, and its client not asked to pay again.
+    pub(super) async fn under_way(&self, id: RequestEventId, until: Timestamp) -> Result<()> {
+        let until = until.plus(self.settings.watch_grace);
+        let moves = vec![Transition::UnderWay { until }];
+        let applied = self.ledger.apply(&id, moves, self.clock.now()).await?;
+        if let Applied::Moved(entry) = &applied {
+            log_money(entry, "the money is on its way");
+        }
+        if !matches!(applied, Applied::Refused(_)) {
+            self.watcher.watch(applied.entry()).await;
         }
         Ok(())
     }

@@ -177,7 +177,8 @@ impl StripeShop {
         let purchases = Arc::clone(&books.purchases);
         let mut desk = Desk::new(client.clone(), purchases, selling.plans.clone())
             .settings(desk_settings)
-            .with_ledger(Arc::clone(&books.ledger));
+            .with_ledger(Arc::clone(&books.ledger))
+            .with_licences(Arc::clone(&books.licences));
         let tokens = settings
             .tokens
             .as_ref()

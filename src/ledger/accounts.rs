@@ -42,6 +42,8 @@ pub enum MovementKind {
     GivenBack,
     /// A call used less than was paid for.
     Unused,
+    /// The payment that it came of was given back, or is wanted back.
+    TakenBack,
     /// Nothing was moved for so long that the rest lapsed.
     Expired,
     /// The operator moved it.
@@ -57,6 +59,7 @@ impl MovementKind {
             Self::Draw => "draw",
             Self::GivenBack => "given_back",
             Self::Unused => "unused",
+            Self::TakenBack => "taken_back",
             Self::Expired => "expired",
             Self::Manual => "manual",
         }
@@ -70,6 +73,7 @@ impl MovementKind {
             Self::Draw,
             Self::GivenBack,
             Self::Unused,
+            Self::TakenBack,
             Self::Expired,
             Self::Manual,
         ]
@@ -172,6 +176,15 @@ pub trait Accounts: Debug + Send + Sync {
         at: Timestamp,
     ) -> Result<Applied>;
 
+    /// Takes off its client's account what the entry `id` has put there (a top-up, or what was not used), because its own payment
+    /// was taken back: as much of it as is left, once. What was spent is not owed. Returns what was taken; `None` if there was
+    /// nothing to take, or that was done before.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ledger`](crate::ErrorKind::Ledger) if it could not be written; then nothing was.
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>>;
+
     /// The account of `client` in `unit`; `None` if there never was one.
     ///
     /// # Errors
@@ -251,6 +264,38 @@ pub(super) fn draw_key(entry: &RequestEventId) -> String {
 /// The name of the movement that gives back what was paid for `entry`.
 pub(super) fn give_back_key(entry: &RequestEventId) -> String {
     format!("back:{entry}")
+}
+
+/// The name of the movement that credits what `entry` paid ahead.
+#[must_use]
+pub fn top_up_key(entry: &RequestEventId) -> String {
+    format!("top_up:{entry}")
+}
+
+/// The name of the movement that takes off again what `entry` put onto an account.
+pub(super) fn taken_back_key(entry: &RequestEventId) -> String {
+    format!("taken_back:{entry}")
+}
+
+/// What is taken off the account of `client` again, of which `put` came of `entry` and `on` is on it now.
+pub(super) fn taken_back(
+    entry: &RequestEventId,
+    client: ClientPubkey,
+    (put, on): (u64, u64),
+    unit: Unit,
+    at: Timestamp,
+) -> Result<Credit> {
+    let amount = match put.min(on) {
+        0 => Amount::zero(unit),
+        taken => Amount::new(taken, unit)?,
+    };
+    Ok(Credit {
+        client,
+        amount,
+        kind: MovementKind::TakenBack,
+        key: taken_back_key(entry),
+        at,
+    })
 }
 
 impl GiveBack {

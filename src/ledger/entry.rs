@@ -109,6 +109,9 @@ pub struct Moment {
     pub note: Option<String>,
 }
 
+/// The note of a [`Moment`] from which on money was known to be on its way.
+pub const UNDER_WAY: &str = "the money is on its way";
+
 /// Where `_meta` of a quote says what the price was before it was converted into other money.
 pub const PRICE_META: &str = "tollkeeper/price";
 
@@ -271,10 +274,18 @@ impl Entry {
         Some((request.pmi.clone(), request.reference.clone()))
     }
 
-    /// Whether this entry ended unpaid before `before`, so that nothing depends on it any more.
+    /// Whether this entry ended unpaid before `before`, so that nothing depends on it any more. What may still be paid does not.
     #[must_use]
     pub fn is_forgettable(&self, before: Timestamp) -> bool {
-        matches!(self.state, EntryState::Abandoned | EntryState::Expired) && self.quoted_at < before
+        matches!(self.state, EntryState::Abandoned | EntryState::Expired)
+            && self.quoted_at < before
+            && self.watch_until.is_none_or(|until| until < before)
+    }
+
+    /// Whether the response was given before `before`, whenever its payment was asked for.
+    #[must_use]
+    pub fn has_old_response(&self, before: Timestamp) -> bool {
+        self.response.is_some() && self.quoted_at < before && self.updated_at() < before
     }
 
     /// When the entry came into its present state.
@@ -335,6 +346,13 @@ impl Entry {
                 self.waiting = false;
                 self.request = None;
                 None
+            }
+            Transition::UnderWay { until } => {
+                if self.watch_until >= Some(until) {
+                    return Move::Already;
+                }
+                self.watch_until = Some(until);
+                Some(UNDER_WAY.to_owned())
             }
             Transition::Settle(settlement) => {
                 let late = (self.state == EntryState::Expired).then(|| "late".to_owned());

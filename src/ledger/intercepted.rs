@@ -10,7 +10,7 @@ use super::{
     NewEntry, OpenLimits, Opened, Retention, Standing, Transition,
 };
 use crate::error::Result;
-use crate::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
+use crate::payment::{Amount, ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
 
 /// What the ledger is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +154,11 @@ impl<I: Intercept> Accounts for I {
     ) -> Result<Applied> {
         let work = self.inner().give_back(id, back, at);
         self.intercept(Step::Write, work).await
+    }
+
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+        self.intercept(Step::Write, self.inner().take_back(id, at))
+            .await
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {

@@ -35,8 +35,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use accounts::{Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind};
-pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META};
+pub use accounts::{
+    Account, Accounts, BALANCE, Credit, Drawn, GiveBack, Movement, MovementKind, top_up_key,
+};
+pub use entry::{Entry, EntryState, Moment, NewEntry, PRICE_META, UNDER_WAY};
 pub use free_calls::{FreeCall, FreeCallFilter, FreeCalls, FreeLimits, FreeSpend};
 pub use instances::{Crowd, Instances, Taken};
 pub use licence_books::{FeedPosition, IssuedLicence, LicenceBooks, Revocation};
@@ -44,8 +46,8 @@ pub use memory::MemoryLedger;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresLedger};
 pub use purchases::{
-    Begun, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState, PurchaseWord,
-    RailNotice, Reported, Usage,
+    Begun, LATEST_WORD, Purchase, PurchaseBooks, PurchaseFilter, PurchaseName, PurchaseState,
+    PurchaseWord, RailNotice, Reported, Usage,
 };
 pub use revenue::{MOST_GROUPS, Revenue, RevenueBy, RevenueLine, Takings};
 #[cfg(feature = "sqlite")]
@@ -283,9 +285,9 @@ pub struct LetIn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Entries that ended unpaid and were quoted before this.
+    /// Entries that ended unpaid, were quoted before this, and could be paid until before this.
     pub unpaid_before: Timestamp,
-    /// Stored responses of entries that were quoted before this.
+    /// Stored responses that were given before this.
     pub responses_before: Timestamp,
     /// Events that were answered or let in without an entry before this.
     pub answered_before: Timestamp,

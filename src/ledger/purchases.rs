@@ -15,6 +15,7 @@
 
 use std::fmt::Debug;
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ use serde::{Deserialize, Serialize};
 use super::OpenLimits;
 use crate::error::{Error, Result};
 use crate::payment::{Amount, ClientPubkey, RequestEventId, Timestamp};
+
+/// How late a word may come: no question takes as long. One that is older than the last by more is not late, but was asked for
+/// after a clock had been put back, and counts.
+pub const LATEST_WORD: Duration = Duration::from_secs(3600);
 
 /// How a purchase stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -149,7 +154,9 @@ impl Purchase {
     /// life of a purchase is this function; ledgers only store what it says.
     #[must_use]
     pub fn after(&self, word: &PurchaseWord) -> Option<Self> {
-        if self.state == PurchaseState::Over || word.seen_at < self.seen_at {
+        let age = self.seen_at.since(word.seen_at);
+        let is_late = age > Duration::ZERO && age <= LATEST_WORD;
+        if self.state == PurchaseState::Over || is_late {
             return None;
         }
         let reopens = word.state == PurchaseState::Open && self.state != PurchaseState::Open;
@@ -239,6 +246,8 @@ pub struct PurchaseFilter {
     pub states: Vec<PurchaseState>,
     /// Only those of which the rail was asked last before this.
     pub seen_before: Option<Timestamp>,
+    /// And, with [`seen_before`](Self::seen_before), those of which it was asked after this: by a clock that was ahead.
+    pub or_after: Option<Timestamp>,
     /// Only what comes after this purchase: the last of the page before.
     pub after: Option<(Timestamp, RequestEventId)>,
     /// At most so many.
@@ -252,6 +261,7 @@ impl PurchaseFilter {
         Self {
             states,
             seen_before: None,
+            or_after: None,
             after: None,
             limit,
         }

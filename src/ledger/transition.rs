@@ -6,6 +6,7 @@
 //! | `Abandon` | `Quoted` | `Abandoned` | no payment request came of it; nothing ever left |
 //! | `Detach` | `Issued`, `Expired`, `Settled` | the same | the request no longer waits (cancelled, its client gone) |
 //! | `Expire` | `Issued` | `Expired` | the offer no longer stands; money may still arrive |
+//! | `UnderWay` | `Issued`, `Expired` | the same | the money is on its way, and takes longer than it was to be watched |
 //! | `Settle` | `Issued`, `Expired` | `Settled` | the money is there |
 //! | `Claim` | `Settled` | `Claimed` | one request may now be executed for it |
 //! | `Serve` | `Settled`, its own request waiting | `Claimed` | as `Claim`, by that request |
@@ -41,6 +42,11 @@ pub enum Transition {
     },
     /// The offer no longer stands.
     Expire,
+    /// The money is on its way: it is watched until then at least, and the entry is kept as long.
+    UnderWay {
+        /// When it must have come, plus a grace.
+        until: Timestamp,
+    },
     /// The money is there.
     Settle(Settlement),
     /// `by` may now be executed for it.
@@ -71,6 +77,7 @@ pub enum TransitionKind {
     Abandon,
     Detach,
     Expire,
+    UnderWay,
     Settle,
     Claim,
     Serve,
@@ -87,6 +94,7 @@ impl Transition {
             Self::Abandon { .. } => TransitionKind::Abandon,
             Self::Detach { .. } => TransitionKind::Detach,
             Self::Expire => TransitionKind::Expire,
+            Self::UnderWay { .. } => TransitionKind::UnderWay,
             Self::Settle(_) => TransitionKind::Settle,
             Self::Claim { .. } => TransitionKind::Claim,
             Self::Serve => TransitionKind::Serve,
@@ -125,6 +133,9 @@ impl EntryState {
             (S::Issued, T::Expire) => Move::To(S::Expired),
             (S::Expired, T::Expire) => Move::Already,
 
+            (S::Issued, T::UnderWay) => Move::To(S::Issued),
+            (S::Expired, T::UnderWay) => Move::To(S::Expired),
+
             (S::Issued | S::Expired, T::Settle) => Move::To(S::Settled),
             (S::Settled | S::Claimed | S::Delivered, T::Settle) => Move::Already,
 
@@ -155,11 +166,12 @@ mod tests {
         S::Abandoned,
         S::Expired,
     ];
-    const KINDS: [T; 9] = [
+    const KINDS: [T; 10] = [
         T::Issue,
         T::Abandon,
         T::Detach,
         T::Expire,
+        T::UnderWay,
         T::Settle,
         T::Claim,
         T::Serve,
@@ -168,13 +180,15 @@ mod tests {
     ];
 
     /// Every legal edge, written out a second time by hand.
-    const EDGES: [(S, T, S); 12] = [
+    const EDGES: [(S, T, S); 14] = [
         (S::Quoted, T::Issue, S::Issued),
         (S::Quoted, T::Abandon, S::Abandoned),
         (S::Issued, T::Detach, S::Issued),
         (S::Expired, T::Detach, S::Expired),
         (S::Settled, T::Detach, S::Settled),
         (S::Issued, T::Expire, S::Expired),
+        (S::Issued, T::UnderWay, S::Issued),
+        (S::Expired, T::UnderWay, S::Expired),
         (S::Issued, T::Settle, S::Settled),
         (S::Expired, T::Settle, S::Settled),
         (S::Settled, T::Claim, S::Claimed),

@@ -37,6 +37,9 @@ impl Settlement {
 pub enum SettlementStatus {
     /// Not paid yet; it still can be.
     Pending,
+    /// Somebody has paid, and the money is on its way: it comes, or fails to, until then at the latest (the same moment whenever
+    /// it is asked for). It is waited for, and nobody is asked to pay again meanwhile.
+    UnderWay(Timestamp),
     /// Paid.
     Settled(Settlement),
     /// Not paid, and by the rail's own word it no longer can be. Asked again until the grace is over, because wallets err.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::counter::{Good, Purchase, tool_result};
 use crate::error::{Error, Result};
-use crate::ledger::{Account, Credit, Ledger, MovementKind};
+use crate::ledger::{Account, Credit, Ledger, MovementKind, top_up_key};
 use crate::payment::{
     Amount, Capability, CapabilityPattern, Clock, Invocation, PriceDecision, PriceRange,
     PricedCapability, Quote, ResolvePrice,
@@ -142,7 +142,7 @@ impl Good for TopUp {
             client: entry.client,
             amount: entry.price(),
             kind: MovementKind::TopUp,
-            key: format!("top_up:{id}"),
+            key: top_up_key(&id),
             at: self.clock.now(),
         };
         let account = self.books.credit(credit).await?;

@@ -81,6 +81,93 @@ async fn a_caller_who_paid_unseen_is_not_asked_again() {
     }
 }
 
+/// Nobody knows whether the offer that ended was paid: another might be paid beside it. That holds for what was asked a moment
+/// ago, too.
+#[tokio::test(start_paused = true)]
+async fn while_nobody_knows_whether_an_offer_was_paid_there_is_no_other() {
+    for script in [LookupScript::Fail, LookupScript::Hang] {
+        for explicit in [false, true] {
+            let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+            let mut client = harness.client(1);
+            if explicit {
+                client = client.explicit();
+            }
+            client.call_tool(1, "add", json!({})).await.unwrap();
+            books::now(&client).await;
+            harness.rail.on_lookup(script);
+            harness.rail.settle_quietly(&harness.rail.references()[0]);
+            tokio::time::sleep(seconds(660)).await;
+            books::now(&client).await;
+            for id in [2, 3] {
+                client.call_tool(id, "add", json!({})).await.unwrap();
+            }
+            let later = client.call_tool(4, "add", json!({})).await.unwrap();
+            let mut answers = client.collect(seconds(15)).await.unwrap();
+            // The same event again, as after a lost answer.
+            client.send_again(&later).await.unwrap();
+            answers.extend(client.collect(seconds(15)).await.unwrap());
+            let answers: Vec<_> = answers.into_iter().map(|(_, m)| m).collect();
+            let refused: &[&str] = match explicit {
+                false => &["payment_rejected", "-32000"],
+                true => &["-32043"],
+            };
+            assert_eq!(
+                kinds(&answers),
+                refused.repeat(4),
+                "{script:?}: {answers:?}"
+            );
+            assert!(
+                answers
+                    .iter()
+                    .all(|m| m["error"]["data"]["payment_options"].is_null()),
+                "what has ended is not offered again"
+            );
+            assert_eq!(harness.rail.minted(), 1, "{script:?}, explicit: {explicit}");
+
+            harness.rail.on_lookup(LookupScript::Honest);
+            tokio::time::sleep(seconds(3)).await;
+            client.call_tool(5, "add", json!({})).await.unwrap();
+            client.collect(seconds(15)).await.unwrap();
+            assert_eq!(harness.executions(), 1, "{script:?}, explicit: {explicit}");
+            assert_eq!(harness.rail.minted(), 1);
+            books::balance(&harness).await;
+        }
+    }
+}
+
+/// It is not refused for ever: when the watch of the old payment request is over, there is an offer again.
+#[tokio::test(start_paused = true)]
+async fn a_wallet_that_never_answers_does_not_refuse_a_call_for_ever() {
+    let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+    let client = harness.client(1);
+    client.call_tool(1, "add", json!({})).await.unwrap();
+    books::now(&client).await;
+    harness.rail.on_lookup(LookupScript::Fail);
+    tokio::time::sleep(seconds(600) + HOUR + seconds(1)).await;
+    books::now(&client).await;
+    client.call_tool(2, "add", json!({})).await.unwrap();
+    assert_eq!(kinds(&books::now(&client).await), ["payment_required"]);
+}
+
+/// A clear no leads to an offer at once, however often it was asked for.
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_ended_unpaid_is_followed_by_another_at_once() {
+    for explicit in [false, true] {
+        let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+        let mut client = harness.client(1);
+        if explicit {
+            client = client.explicit();
+        }
+        client.call_tool(1, "add", json!({})).await.unwrap();
+        books::now(&client).await;
+        tokio::time::sleep(seconds(600 + 30)).await;
+        client.collect(Duration::from_millis(500)).await.unwrap();
+        client.call_tool(2, "add", json!({})).await.unwrap();
+        client.collect(Duration::from_millis(500)).await.unwrap();
+        assert_eq!(harness.rail.minted(), 2, "explicit: {explicit}");
+    }
+}
+
 /// D-04, D-05: errors of the wallet are not an answer.
 #[tokio::test(start_paused = true)]
 async fn d_04_a_wallet_that_fails_for_minutes_loses_no_payment() {
@@ -163,6 +250,42 @@ async fn an_unnoticed_payment_is_found_up_to_an_hour_after_the_offer() {
     tokio::time::sleep(seconds(310)).await;
     assert_eq!(books::authorizations(&harness).await, 1);
     books::balance(&harness).await;
+}
+
+/// An outage of the wallet that outlasts the watch hides no payment: it is asked until it answers.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_wallet_beyond_the_watch_hides_no_payment() {
+    let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+    let client = harness.client(1);
+    client.call_tool(1, "add", json!({})).await.unwrap();
+    books::now(&client).await;
+    harness.rail.settle_quietly(&harness.rail.references()[0]);
+    harness.rail.on_lookup(LookupScript::Fail);
+    tokio::time::sleep(3 * HOUR).await;
+    assert_eq!(books::authorizations(&harness).await, 0);
+    harness.rail.on_lookup(LookupScript::Honest);
+    tokio::time::sleep(seconds(310)).await;
+    assert_eq!(books::authorizations(&harness).await, 1);
+    books::balance(&harness).await;
+}
+
+/// But not for ever, and not at all once it has said no.
+#[tokio::test(start_paused = true)]
+async fn a_payment_that_never_came_is_not_asked_about_for_ever() {
+    for (script, asked_for) in [
+        (LookupScript::Fail, 9 * 24 * HOUR),
+        (LookupScript::Honest, 2 * HOUR),
+    ] {
+        let harness = Harness::builder(&PRICES).unwrap().start().await.unwrap();
+        let client = harness.client(1);
+        client.call_tool(1, "add", json!({})).await.unwrap();
+        books::now(&client).await;
+        harness.rail.on_lookup(script);
+        tokio::time::sleep(asked_for).await;
+        let asked = questions(&harness);
+        tokio::time::sleep(24 * HOUR).await;
+        assert_eq!(questions(&harness), asked, "{script:?}");
+    }
 }
 
 /// "… and at every start, and whenever its client comes back": even after the hour.

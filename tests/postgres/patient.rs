@@ -10,7 +10,9 @@ use tollkeeper::ledger::{
     FreeCallFilter, FreeCalls, FreeLimits, FreeSpend, GiveBack, Instances, Ledger, LetIn, Movement,
     NewEntry, OpenLimits, Opened, PostgresLedger, Retention, Standing, Taken, Transition,
 };
-use tollkeeper::payment::{ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit};
+use tollkeeper::payment::{
+    Amount, ClientPubkey, PaymentInteraction, RequestEventId, Timestamp, Unit,
+};
 
 /// Asks a ledger that lives in another runtime, in real time.
 #[derive(Debug)]
@@ -158,6 +160,12 @@ impl Accounts for Patient {
     ) -> Result<Applied> {
         let id = *id;
         self.ask(move |ledger| async move { ledger.give_back(&id, back, at).await })
+            .await
+    }
+
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+        let id = *id;
+        self.ask(move |ledger| async move { ledger.take_back(&id, at).await })
             .await
     }
 

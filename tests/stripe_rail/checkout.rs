@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tollkeeper::ledger::{Retention, Transition};
 use tollkeeper::payment::{
-    Amount, PaymentOrder, PaymentProcessor, RailErrorKind, SettlementStatus, Timestamp,
+    Amount, Clock, PaymentOrder, PaymentProcessor, RailErrorKind, SettlementStatus, Timestamp,
 };
 use tollkeeper::rails::stripe::StripeCheckout;
 
@@ -195,10 +196,14 @@ async fn pages_that_end_or_wait_for_the_bank_are_told_apart() {
     let rail = checkout(&stripe);
     let late = rail.create_payment_required(&order(1, 50)).await.unwrap();
     stripe.pay_later(&late.reference);
-    assert_eq!(
-        rail.lookup_payment(&late).await.unwrap(),
-        SettlementStatus::Pending
-    );
+    let made = stripe.object(&late.reference)["created"].as_u64().unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            rail.lookup_payment(&late).await.unwrap(),
+            SettlementStatus::UnderWay(Timestamp::from_secs(made + 14 * 86_400)),
+            "until the same moment whenever it is asked for"
+        );
+    }
     let over = rail.create_payment_required(&order(2, 50)).await.unwrap();
     stripe.expire(&over.reference);
     assert_eq!(
@@ -265,6 +270,92 @@ async fn a_refund_before_the_call_takes_the_right_to_it_away() {
     .await;
     let intent = shop.stripe.object(&session)["payment_intent"].clone();
     let intent = intent.as_str().unwrap();
+    shop.stripe.refund(intent, None);
+    let charge = shop.stripe.object(intent)["latest_charge"].clone();
+    shop.webhook("charge.refunded", charge.as_str().unwrap())
+        .await;
+    shop.treated().await;
+    let answer = buyer.call("call").await;
+    assert_ne!(session_of(&answer), session, "it has to be paid anew");
+    assert_eq!(shop.harness.executions(), 0);
+}
+
+/// A bank debit takes days: there is no second page meanwhile, and the call is served when the money is there.
+#[tokio::test]
+async fn a_call_whose_money_is_on_its_way_for_days_has_no_second_page() {
+    let shop = Shop::open().await;
+    let buyer = shop.buyer(1);
+    let session = session_of(&buyer.call("call").await);
+    shop.stripe.pay_later(&session);
+    let ledger = &shop.harness.ledger;
+    let id = shop.harness.entries().await.unwrap()[0].id;
+    let expire = vec![Transition::Expire];
+    ledger.apply(&id, expire, shop.clock.now()).await.unwrap();
+    for day in 0..9 {
+        let answer = buyer.call("call").await;
+        assert_eq!(answer["error"]["code"], -32043, "day {day}: {answer}");
+        shop.clock.jump(Duration::from_secs(86_400));
+        // As the housekeeping does.
+        let before = shop.clock.now().minus(Duration::from_secs(7 * 86_400));
+        let retention = Retention::new(before, before, before);
+        while ledger.prune(retention).await.unwrap() > 0 {}
+    }
+    let mut page = shop.stripe.object(&session);
+    page["payment_status"] = "paid".into();
+    shop.stripe.put(&page);
+    shop.webhook("checkout.session.async_payment_succeeded", &session)
+        .await;
+    eventually(|| async {
+        let entries = shop.harness.entries().await.unwrap();
+        entries[0].settlement.is_some()
+    })
+    .await;
+    assert!(is_served(&buyer.call("call").await));
+    assert_eq!(shop.stripe.all("checkout.session").len(), 1);
+    assert_eq!(shop.harness.executions(), 1);
+}
+
+/// A debit that fails in the end is followed by another page.
+#[tokio::test]
+async fn a_bank_debit_that_fails_is_followed_by_another_page() {
+    let shop = Shop::open().await;
+    let buyer = shop.buyer(1);
+    let session = session_of(&buyer.call("call").await);
+    shop.stripe.pay_later(&session);
+    let id = shop.harness.entries().await.unwrap()[0].id;
+    let expire = vec![Transition::Expire];
+    let ledger = &shop.harness.ledger;
+    ledger.apply(&id, expire, shop.clock.now()).await.unwrap();
+    let answer = buyer.call("call").await;
+    assert_eq!(answer["error"]["code"], -32043, "{answer}");
+    let mut page = shop.stripe.object(&session);
+    page["payment_intent"] = json!("pi_failed");
+    shop.stripe.put(&page);
+    shop.stripe.put(&json!({
+        "id": "pi_failed", "object": "payment_intent", "status": "requires_payment_method", "latest_charge": null,
+    }));
+    shop.clock.jump(Duration::from_secs(3));
+    assert_ne!(session_of(&buyer.call("call").await), session);
+}
+
+/// A charge of a shared payment token has no page: what it was for is in the payment itself.
+#[tokio::test]
+async fn a_refund_of_a_charge_without_a_page_takes_the_right_to_the_call_away() {
+    let shop = Shop::open().await;
+    let buyer = shop.buyer(1);
+    let session = shop.pay(&buyer.call("call").await);
+    shop.webhook("checkout.session.completed", &session).await;
+    eventually(|| async {
+        let entries = shop.harness.entries().await.unwrap();
+        entries[0].settlement.is_some()
+    })
+    .await;
+    let intent = shop.stripe.object(&session)["payment_intent"].clone();
+    let intent = intent.as_str().unwrap();
+    // As if the charge had been made without a page.
+    let mut page = shop.stripe.object(&session);
+    page["payment_intent"] = json!(null);
+    shop.stripe.put(&page);
     shop.stripe.refund(intent, None);
     let charge = shop.stripe.object(intent)["latest_charge"].clone();
     shop.webhook("charge.refunded", charge.as_str().unwrap())

@@ -114,7 +114,7 @@ async fn processing_is_not_failure_and_a_decline_is() {
     let stripe = FakeStripe::start().await;
     let slow = token(&stripe, "spt_1", "pm_card_processing");
     let charged = charge(&stripe, &order(1, 50), &slow).await;
-    let TokenCharge::Processing { payment_intent } = charged else {
+    let TokenCharge::Processing { payment_intent, .. } = charged else {
         panic!("{charged:?}")
     };
     let charger = TokenCharger::new(client(&stripe));

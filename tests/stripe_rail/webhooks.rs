@@ -379,6 +379,27 @@ async fn a_page_that_ended_is_followed_by_another() {
     );
 }
 
+/// It was paid in its last minute, and nobody could be asked: another page would be paid beside it.
+#[tokio::test]
+async fn a_page_that_ended_and_cannot_be_looked_at_is_not_followed_by_another() {
+    let stripe = FakeStripe::start().await;
+    prices(&stripe);
+    let shop = Shop::on(stripe, Books::in_memory(), DeskSettings::default(), false).await;
+    let buyer = shop.buyer(1);
+    shop.pay(&buyer.call("once").await);
+    shop.clock.jump(Duration::from_secs(3700));
+    shop.stripe
+        .prank(LOOK, Prank::Reply(Reply::Answer(400, "{}".to_owned())));
+    // The second time within the pause between two questions.
+    for nth in 1..=2 {
+        let answer = buyer.call("once").await;
+        assert_eq!(answer["error"]["code"], -32000, "{nth}: {answer}");
+    }
+    shop.clock.jump(Duration::from_secs(3));
+    assert!(is_served(&buyer.call("once").await));
+    assert_eq!(shop.stripe.all("checkout.session").len(), 1);
+}
+
 #[tokio::test]
 async fn pages_are_limited_and_nobody_is_charged_for_that() {
     let shop = Shop::with(|settings| {

@@ -14,7 +14,8 @@ use super::offer::sale;
 use super::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{
-    Begun, Ledger, OpenLimits, Purchase, PurchaseBooks, PurchaseState, PurchaseWord, Usage,
+    Begun, Ledger, LicenceBooks, OpenLimits, Purchase, PurchaseBooks, PurchaseState, PurchaseWord,
+    Usage,
 };
 use crate::payment::{
     ClientPubkey, Clock, EntitlementClaim, RequestEventId, Sale, SystemClock, Timestamp,
@@ -67,6 +68,8 @@ pub struct Desk {
     pub(super) hints: Option<CheckoutHints>,
     /// The entries of single calls, from which refunded ones are withdrawn.
     pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// The licences of our own, of which refunded ones are taken back.
+    pub(super) licences: Option<Arc<dyn LicenceBooks>>,
     /// When purchases were last asked about for a caller.
     asked: Mutex<HashMap<RequestEventId, Timestamp>>,
     /// Something waits to be treated or reported.
@@ -99,6 +102,7 @@ impl Desk {
             settings: DeskSettings::default(),
             hints: None,
             ledger: None,
+            licences: None,
             asked: Mutex::default(),
             work: Notify::new(),
             unwritten: Mutex::default(),
@@ -119,10 +123,17 @@ impl Desk {
         self
     }
 
-    /// Withdraws the right to a single call whose payment was given back and that was not made yet.
+    /// When a payment is given back, withdraws the right to a single call that was not made yet, and what was paid ahead.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// When a payment is given back, takes the licence back that it bought.
+    #[must_use]
+    pub fn with_licences(mut self, licences: Arc<dyn LicenceBooks>) -> Self {
+        self.licences = Some(licences);
         self
     }
 
@@ -152,7 +163,9 @@ impl Desk {
             return Ok(Seen::Covered(Box::new(purchase)));
         }
         // Before anybody is asked to pay, or to pay again: has it been paid meanwhile?
-        let purchase = match self.may_ask(purchase.id, now) && purchase.session.is_some() {
+        let has_page = purchase.session.is_some();
+        let looked = has_page && self.may_ask(purchase.id, now);
+        let purchase = match looked {
             true => self.look_at(&purchase, plan).await?,
             false => purchase,
         };
@@ -165,6 +178,11 @@ impl Desk {
                 "it is not known whether the subscription was paid on",
             )),
             PurchaseState::Open if purchase.is_payable(now) => self.offer(plan, purchase).await,
+            // It may have been paid in its last minute, and another would be paid beside it.
+            PurchaseState::Open if has_page && !looked => Err(Error::new(
+                ErrorKind::Rail,
+                "it is not known whether the page that ended was paid",
+            )),
             // A second subscription beside one that is to be paid would charge twice.
             PurchaseState::Lapsed if purchase.subscription.is_some() => {
                 Ok(Seen::Due(purchase.status))
@@ -179,9 +197,11 @@ impl Desk {
     /// period and the last word of Stripe: a renewal takes an hour, and an outage must not turn away who has paid.
     fn is_in_force(&self, purchase: &Purchase, now: Timestamp) -> bool {
         purchase.state == PurchaseState::Held
-            && purchase
-                .held_until
-                .is_none_or(|until| now < until.max(purchase.seen_at).plus(self.settings.slack))
+            && purchase.held_until.is_none_or(|until| {
+                now < until
+                    .max(purchase.seen_at.min(now))
+                    .plus(self.settings.slack)
+            })
     }
 
     async fn begin(&self, plan: &Plan, claim: &EntitlementClaim) -> Result<Seen> {

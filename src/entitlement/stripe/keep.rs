@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use crate::error::Result;
-use crate::ledger::{Purchase, PurchaseFilter, PurchaseState, PurchaseWord};
+use crate::ledger::{LATEST_WORD, Purchase, PurchaseFilter, PurchaseState, PurchaseWord};
 use crate::payment::{RequestEventId, Timestamp};
 
 /// How often there is a round without a reason.
@@ -86,6 +86,7 @@ impl Desk {
         for ((states, unseen), place) in rounds.into_iter().zip(places) {
             let mut filter = PurchaseFilter::new(states, IN_A_ROUND);
             filter.seen_before = Some(now.minus(unseen));
+            filter.or_after = Some(now.plus(LATEST_WORD));
             filter.after = *place;
             let page = self.books.purchases(&filter).await?;
             // On from there next time, and from the beginning after the end: what cannot be told of one purchase must not

@@ -135,14 +135,15 @@ impl Desk {
         if let Some((subscription, invoice)) = self.client.subscription_paid_by(id).await? {
             return self.about_period(id, &subscription, &invoice).await;
         }
-        let Some((session, order)) = self.client.page_paid_by(id).await? else {
-            return Ok(());
-        };
-        let name = PurchaseName::Session(session);
-        if let Some(purchase) = self.books.purchase(&name).await? {
-            return self.look_again(&purchase).await;
+        if let Some(session) = self.client.page_paid_by(id).await? {
+            let name = PurchaseName::Session(session);
+            if let Some(purchase) = self.books.purchase(&name).await? {
+                return self.look_again(&purchase).await;
+            }
         }
-        if let (Some(order), Some(how)) = (order, self.client.taken_back(id).await?) {
+        // A shared payment token was charged without a page.
+        let payment = self.client.payment(id).await?;
+        if let (Some(order), Some(how)) = (payment.order, payment.taken_back) {
             self.withdraw(&order, how).await?;
         }
         Ok(())
@@ -172,7 +173,7 @@ impl Desk {
             return Ok(());
         }
         let asked_at = self.clock.now();
-        if let Some(how) = self.client.taken_back(payment).await? {
+        if let Some(how) = self.client.payment(payment).await?.taken_back {
             let mut word = PurchaseWord::new(PurchaseState::Lapsed, how, asked_at);
             word.withdrawn_until = purchase.held_until.or(Some(asked_at));
             self.learn(&purchase, word).await?;

@@ -40,6 +40,11 @@ pub(super) enum Watched {
     },
     /// The offer has ended, the grace for the waiting request included.
     OfferEnded(RequestEventId),
+    /// A rail says that the money is on its way, until then at the latest.
+    UnderWay {
+        id: RequestEventId,
+        until: Timestamp,
+    },
 }
 
 /// The gate's end of the watch.

@@ -30,6 +30,10 @@ const BETWEEN_LOOKUPS: Duration = Duration::from_millis(500);
 /// The same where listing works, which takes its own share of the questions.
 const BETWEEN_LOOKUPS_LISTED: Duration = Duration::from_secs(1);
 
+/// How long beyond its watch a payment is asked about of which the rail has not said how it stands: an outage must not hide what
+/// was paid. As long as entries that ended unpaid are kept.
+const UNHEARD: Duration = Duration::from_secs(7 * 86_400);
+
 /// A list may take several questions, one a page.
 const LIST_PATIENCE: u32 = 3;
 
@@ -121,9 +125,11 @@ impl RailWatch {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Forget(id) => self.forget(id),
-            // It is watched already, and its timers run.
-            Command::Watch(payment) if self.payments.contains_key(&payment.id) => {}
-            Command::Watch(payment) => self.watch(*payment).await,
+            Command::Watch(payment) => match self.payments.get_mut(&payment.id) {
+                // It is watched already, and its timers run.
+                Some(watched) => watched.watch_until = watched.watch_until.max(payment.watch_until),
+                None => self.watch(*payment).await,
+            },
         }
     }
 
@@ -218,18 +224,29 @@ impl RailWatch {
                 self.look_up_at(id, Instant::now() + Duration::from_secs(5));
                 self.report_settled(id, settlement).await;
             }
-            // Not even a clear no ends the watch before its time: wallets err, and money may still come.
-            SettlementStatus::Pending
-            | SettlementStatus::Expired
-            | SettlementStatus::Failed
-            | SettlementStatus::Unknown => {
-                if wall > payment.watch_until {
-                    self.forget(id);
-                } else {
-                    let again = Instant::now() + self.pace(payment, wall);
-                    self.look_up_at(id, again);
+            SettlementStatus::UnderWay(until) if until > wall => {
+                let is_new = until > payment.watch_until;
+                self.look_up_again(id, wall);
+                // The watch is as long when it is on the books.
+                if is_new {
+                    let _ = self.learned.send(Watched::UnderWay { id, until }).await;
                 }
             }
+            // Who does not answer has not said no. He is asked for as long as the books keep the entry, and no longer.
+            SettlementStatus::Unknown if wall <= payment.watch_until.plus(UNHEARD) => {
+                self.look_up_again(id, wall);
+            }
+            // Not even a clear no ends the watch before its time: wallets err, and money may still come.
+            _ if wall <= payment.watch_until => self.look_up_again(id, wall),
+            _ => self.forget(id),
+        }
+    }
+
+    /// Looks a payment up when it is its turn again.
+    fn look_up_again(&mut self, id: RequestEventId, wall: Timestamp) {
+        if let Some(payment) = self.payments.get(&id) {
+            let again = Instant::now() + self.pace(payment, wall);
+            self.look_up_at(id, again);
         }
     }
 

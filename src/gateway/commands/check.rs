@@ -62,7 +62,8 @@ fn print_rails(selling: &Selling, stripe_mode: Option<&str>, as_json: bool) {
     }
     if let Some(mode) = stripe_mode {
         rails.push((STRIPE_CHECKOUT_URL, format!("Stripe, {mode}")));
-        if stripe.tokens.is_some() {
+        let stripe = selling.stripe.as_ref();
+        if stripe.is_some_and(|stripe| stripe.tokens.is_some()) {
             let by = format!("Stripe, {mode}; a token that comes with the call, encrypted");
             rails.push((STRIPE_SPT_DIRECT, by));
         }

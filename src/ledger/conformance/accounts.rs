@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{AT, LATER, client, entry, event, identity, moved, opened, sats};
 use crate::ledger::{
     Applied, BALANCE, Caller, Credit, Drawn, EntryState, GiveBack, Ledger, MovementKind, NewEntry,
-    Opened, PRICE_META, Transition,
+    Opened, PRICE_META, Transition, top_up_key,
 };
 use crate::payment::{
     Amount, InvocationIdentity, PayReq, PaymentInteraction, PaymentRequest, RequestEventId,
@@ -28,6 +28,7 @@ where
     side_by_side_nothing_is_overdrawn(make().await).await;
     what_was_paid_comes_back_once(make().await).await;
     what_was_not_used_comes_back_once(make().await).await;
+    what_a_payment_put_there_goes_with_it_once(make().await).await;
     what_was_paid_for_otherwise_is_not_drawn_for(make().await).await;
     accounts_that_nobody_moves_lapse(make().await).await;
     accounts_in_two_units_do_not_mix(make().await).await;
@@ -210,6 +211,45 @@ async fn what_was_not_used_comes_back_once<L: Ledger>(ledger: Arc<L>) {
     );
     let entry = ledger.get(&event(3)).await.unwrap().unwrap();
     assert_eq!(entry.state, EntryState::Delivered);
+}
+
+/// The payment of a top-up is given back, and so is that of a call of which a part was not used.
+async fn what_a_payment_put_there_goes_with_it_once<L: Ledger + 'static>(ledger: Arc<L>) {
+    let paid_ahead = |n: u8, amount: u64| Credit {
+        key: top_up_key(&event(n)),
+        ..top_up(n, amount)
+    };
+    let take_back = |n: u8| {
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.take_back(&event(n), AT).await.unwrap() }
+    };
+    assert_eq!(take_back(1).await, None, "it put nothing there");
+    ledger.credit(paid_ahead(1, 10)).await.unwrap();
+    ledger.credit(paid_ahead(2, 5)).await.unwrap();
+    // Many say so at once.
+    let takers: Vec<_> = (0..8).map(|_| tokio::spawn(take_back(1))).collect();
+    let mut taken = Vec::new();
+    for taker in takers {
+        taken.extend(taker.await.unwrap());
+    }
+    assert_eq!((taken, left(&*ledger).await), (vec![sats(10)], 5));
+    // What is spent is not owed, and what is paid ahead later is not taken for it.
+    ledger.credit(paid_ahead(3, 6)).await.unwrap();
+    ledger.draw(call(20), AT).await.unwrap();
+    assert_eq!(take_back(3).await, Some(sats(4)));
+    assert_eq!(take_back(2).await, Some(sats(0)));
+    ledger.credit(paid_ahead(4, 100)).await.unwrap();
+    for n in 1..=3 {
+        assert_eq!(take_back(n).await, None);
+    }
+    assert_eq!(left(&*ledger).await, 100);
+    let back = GiveBack {
+        response: None,
+        unused: Some(sats(2)),
+    };
+    ledger.give_back(&event(20), back, AT).await.unwrap();
+    assert_eq!(take_back(20).await, Some(sats(2)));
+    assert_eq!(left(&*ledger).await, 100);
 }
 
 async fn what_was_paid_for_otherwise_is_not_drawn_for<L: Ledger>(ledger: Arc<L>) {

@@ -33,6 +33,7 @@ where
     pages_are_limited_while_they_can_be_paid(make().await).await;
     a_page_belongs_to_one_purchase(make().await).await;
     an_old_word_changes_nothing(make().await).await;
+    a_clock_that_was_ahead_makes_nobody_deaf(make().await).await;
     what_is_over_stays_over(make().await).await;
     what_was_given_back_counts_again_when_more_is_paid_for(make().await).await;
     a_purchase_is_found_by_each_of_its_names(make().await).await;
@@ -231,6 +232,35 @@ async fn an_old_word_changes_nothing<B: PurchaseBooks>(books: Arc<B>) {
     let (again, _) = learn(word(PurchaseState::Held, 22)).await;
     assert_eq!(again.state, PurchaseState::Held);
     assert_eq!(books.learn_purchase(&event(9), paid).await.unwrap(), None);
+}
+
+/// The last word was written by a clock that was days ahead.
+async fn a_clock_that_was_ahead_makes_nobody_deaf<B: PurchaseBooks>(books: Arc<B>) {
+    begin(&*books, purchase(1, 1, "a")).await;
+    let day = 86_400;
+    let unseen = async |ahead: u64| {
+        let mut unseen = PurchaseFilter::new(vec![], 9);
+        unseen.seen_before = Some(AT);
+        unseen.or_after = Some(AT.plus(Duration::from_secs(ahead)));
+        books.purchases(&unseen).await.unwrap().len()
+    };
+    assert_eq!((unseen(0).await, unseen(60).await), (0, 0));
+    for (state, secs) in [
+        (PurchaseState::Held, 10 * day),
+        // The clock was put right.
+        (PurchaseState::Lapsed, 60),
+        (PurchaseState::Held, 120),
+    ] {
+        let learned = books.learn_purchase(&event(1), word(state, secs)).await;
+        let (now, counted) = learned.unwrap().unwrap();
+        assert!(counted, "at {secs} s");
+        assert_eq!(now.state, state);
+        assert_eq!(unseen(3600).await, usize::from(secs > 3600), "at {secs} s");
+    }
+    // A word that is older by no more than a question takes is late, not another clock's.
+    let late = word(PurchaseState::Lapsed, 90);
+    let learned = books.learn_purchase(&event(1), late).await;
+    assert!(!learned.unwrap().unwrap().1);
 }
 
 async fn what_is_over_stays_over<B: PurchaseBooks>(books: Arc<B>) {

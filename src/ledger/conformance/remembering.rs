@@ -17,6 +17,8 @@ where
     an_answered_event_is_remembered(make().await).await;
     an_event_that_was_let_in_is_remembered(make().await).await;
     pruning_forgets_nothing_that_stands_for_money(make().await).await;
+    what_may_still_be_paid_is_not_forgotten(make().await).await;
+    a_response_is_kept_from_its_delivery_on(make().await).await;
 }
 
 async fn an_event_that_was_let_in_is_remembered<L: Ledger>(ledger: Arc<L>) {
@@ -112,5 +114,43 @@ async fn pruning_forgets_nothing_that_stands_for_money<L: Ledger>(ledger: Arc<L>
         let entry = ledger.get(&kept).await.unwrap().unwrap();
         assert_eq!(entry.state, state);
         assert_eq!(entry.response, None);
+    }
+}
+
+/// A wallet may make payment requests that stand for longer than offers are kept.
+async fn what_may_still_be_paid_is_not_forgotten<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    let mut issue = issue();
+    if let Transition::Issue { watch_until, .. } = &mut issue {
+        *watch_until = Timestamp::from_secs(30_000);
+    }
+    moved(&*ledger, id, vec![issue, Transition::Expire]).await;
+    for (before, kept) in [(9_000, true), (30_000, true), (30_001, false)] {
+        let before = Timestamp::from_secs(before);
+        let retention = Retention::new(before, before, before);
+        while ledger.prune(retention).await.unwrap() > 0 {}
+        let entry = ledger.get(&id).await.unwrap();
+        assert_eq!(entry.is_some(), kept, "{before:?}");
+    }
+}
+
+/// What was paid for long ago may be used today, and its answer be lost on the way.
+async fn a_response_is_kept_from_its_delivery_on<L: Ledger>(ledger: Arc<L>) {
+    let id = opened(&*ledger, transparent(1)).await;
+    moved(&*ledger, id, vec![issue(), settle()]).await;
+    let used = Timestamp::from_secs(20_000);
+    let response = Some("{}".to_owned());
+    for transition in [
+        Transition::Claim { by: event(2) },
+        Transition::Deliver { response },
+    ] {
+        ledger.apply(&id, vec![transition], used).await.unwrap();
+    }
+    for (before, kept) in [(9_000, true), (20_000, true), (20_001, false)] {
+        let before = Timestamp::from_secs(before);
+        let retention = Retention::new(before, before, before);
+        while ledger.prune(retention).await.unwrap() > 0 {}
+        let entry = ledger.get(&id).await.unwrap().unwrap();
+        assert_eq!(entry.response.is_some(), kept, "{before:?}");
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::{Books, MemoryLedger};
 use crate::error::{Error, Result};
 use crate::ledger::accounts::{
-    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+    already_elsewhere, draw_key, give_back_key, more_than_paid, paid_at_once, taken_back,
+    taken_back_key, too_much, top_up_key,
 };
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, Entry, GiveBack, Movement, MovementKind, NewEntry,
@@ -134,6 +135,24 @@ impl Accounts for MemoryLedger {
             books.put(moved);
         }
         Ok(applied)
+    }
+
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+        let mut accounts = self.account_books();
+        if accounts.keys.contains(&taken_back_key(id)) {
+            return Ok(None);
+        }
+        let names = [top_up_key(id), give_back_key(id)];
+        let of_entry = accounts.movements.iter();
+        let of_entry = of_entry.filter(|(.., movement)| names.contains(&movement.key));
+        let put: u64 = of_entry.clone().map(|(.., movement)| movement.on).sum();
+        let Some((client, unit)) = of_entry.map(|(of, unit, _)| (*of, unit.clone())).next() else {
+            return Ok(None);
+        };
+        let on = accounts.on(&client, &unit);
+        let taken = taken_back(id, client, (put, on), unit, at)?;
+        accounts.move_to(on - taken.amount.value(), &taken)?;
+        Ok(Some(taken.amount))
     }
 
     async fn account(&self, client: &ClientPubkey, unit: &Unit) -> Result<Option<Account>> {

@@ -303,7 +303,7 @@ impl Ledger for MemoryLedger {
             .retain(|noted| noted.at >= retention.answered_before);
         changed -= books.let_in.len();
         for entry in books.entries.values_mut() {
-            if entry.response.is_some() && entry.quoted_at < retention.responses_before {
+            if entry.has_old_response(retention.responses_before) {
                 entry.response = None;
                 changed += 1;
             }

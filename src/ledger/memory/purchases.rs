@@ -154,7 +154,9 @@ impl PurchaseBooks for MemoryLedger {
             let states = &filter.states;
             let place = (purchase.made_at, purchase.id);
             (states.is_empty() || states.contains(&purchase.state))
-                && filter.seen_before.is_none_or(|at| purchase.seen_at < at)
+                && filter.seen_before.is_none_or(|at| {
+                    purchase.seen_at < at || filter.or_after.is_some_and(|at| purchase.seen_at > at)
+                })
                 && filter.after.is_none_or(|after| place > after)
         };
         let books = self.purchase_books();

@@ -8,13 +8,14 @@ use super::writer::{About, Fault, Scope};
 use super::{PostgresLedger, moves};
 use crate::error::{Error, Result};
 use crate::ledger::accounts::{
-    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+    already_elsewhere, draw_key, give_back_key, more_than_paid, paid_at_once, taken_back,
+    taken_back_key, too_much, top_up_key,
 };
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, GiveBack, Movement, MovementKind, NewEntry,
     OpenLimits, Opened, Transition,
 };
-use crate::payment::{ClientPubkey, RequestEventId, Timestamp, Unit};
+use crate::payment::{Amount, ClientPubkey, RequestEventId, Timestamp, Unit};
 
 pub(super) const SCHEMA: &str = r#"
 CREATE TABLE account (
@@ -70,6 +71,14 @@ impl Accounts for PostgresLedger {
         self.write(vec![About::Entry(id)], false, move |scope| {
             let back = back.clone();
             Box::pin(async move { give_back(scope, &id, &back, at).await })
+        })
+        .await
+    }
+
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+        let id = *id;
+        self.write(vec![About::Entry(id)], false, move |scope| {
+            Box::pin(async move { take_back(scope, &id, at).await })
         })
         .await
     }
@@ -136,8 +145,9 @@ impl Accounts for PostgresLedger {
     }
 }
 
+const ON: &str = "SELECT amount FROM account WHERE client = $1 AND unit = $2 FOR UPDATE";
+
 async fn draw(scope: &Scope<'_>, new: NewEntry, at: Timestamp) -> Result<Drawn, Fault> {
-    const ON: &str = "SELECT amount FROM account WHERE client = $1 AND unit = $2 FOR UPDATE";
     let (client, amount) = (new.client, new.amount.clone());
     let row = scope
         .row(ON, &[&client.to_string(), &amount.unit().as_str()])
@@ -167,8 +177,9 @@ async fn draw(scope: &Scope<'_>, new: NewEntry, at: Timestamp) -> Result<Drawn, 
     Ok(Drawn::Paid { entry, left })
 }
 
+const KNOWN: &str = "SELECT 1 FROM movement WHERE key = $1";
+
 async fn put(scope: &Scope<'_>, credit: &Credit) -> Result<Account, Fault> {
-    const KNOWN: &str = "SELECT 1 FROM movement WHERE key = $1";
     const NOW: &str =
         "SELECT client, unit, amount, touched_at_ms FROM account WHERE client = $1 AND unit = $2";
     if scope.row(KNOWN, &[&credit.key]).await?.is_some() {
@@ -196,6 +207,33 @@ async fn give_back(
         }
     }
     Ok(applied)
+}
+
+async fn take_back(
+    scope: &Scope<'_>,
+    id: &RequestEventId,
+    at: Timestamp,
+) -> Result<Option<Amount>, Fault> {
+    const PUT: &str = "SELECT client, unit, sum(change)::bigint FROM movement WHERE key IN ($1, $2) \
+         GROUP BY client, unit LIMIT 1";
+    let names = (top_up_key(id), give_back_key(id));
+    let Some(row) = scope.row(PUT, &[&names.0, &names.1]).await? else {
+        return Ok(None);
+    };
+    let (client, unit): (ClientPubkey, Unit) = (rows::word(&row, 0)?, rows::word(&row, 1)?);
+    let put = u64::try_from(rows::get::<i64>(&row, 2)?).unwrap_or_default();
+    // Whoever else takes it back waits here for the row, and then finds the movement.
+    let row = scope
+        .row(ON, &[&client.to_string(), &unit.as_str()])
+        .await?;
+    if scope.row(KNOWN, &[&taken_back_key(id)]).await?.is_some() {
+        return Ok(None);
+    }
+    let on: i64 = row.as_ref().map_or(Ok(0), |row| rows::get(row, 0))?;
+    let on = u64::try_from(on).unwrap_or_default();
+    let taken = taken_back(id, client, (put, on), unit, at)?;
+    shift(scope, &taken, -1).await?;
+    Ok(Some(taken.amount))
 }
 
 async fn expire(scope: &Scope<'_>, since: Timestamp, at: Timestamp) -> Result<usize, Fault> {

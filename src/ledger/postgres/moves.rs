@@ -269,9 +269,11 @@ pub(super) async fn note_let_in(scope: &Scope<'_>, events: &[LetIn]) -> Result<(
 /// See [`Ledger::prune`](crate::ledger::Ledger::prune). What is taken is kept as long as what is answered.
 pub(super) async fn prune(scope: &Scope<'_>, retention: Retention) -> Result<usize, Fault> {
     const UNPAID: &str = "DELETE FROM entry WHERE number IN (SELECT number FROM entry \
-         WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < $1 LIMIT 500 FOR UPDATE SKIP LOCKED)";
+         WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < $1 \
+         AND (watch_until_ms IS NULL OR watch_until_ms < $1) LIMIT 500 FOR UPDATE SKIP LOCKED)";
     const RESPONSES: &str = "UPDATE entry SET response = NULL WHERE number IN (SELECT number FROM entry \
-         WHERE response IS NOT NULL AND quoted_at_ms < $1 LIMIT 500 FOR UPDATE SKIP LOCKED)";
+         WHERE response IS NOT NULL AND quoted_at_ms < $1 \
+         AND (history::json -> -1 ->> 'at')::bigint < $1 LIMIT 500 FOR UPDATE SKIP LOCKED)";
     const ANSWERED: &str = "DELETE FROM answered WHERE event IN (SELECT event FROM answered WHERE at_ms < $1 LIMIT 2000)";
     const TAKEN: &str =
         "DELETE FROM taken WHERE event IN (SELECT event FROM taken WHERE at_ms < $1 LIMIT 2000)";

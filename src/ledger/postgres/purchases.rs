@@ -230,17 +230,17 @@ impl PurchaseBooks for PostgresLedger {
 
     async fn purchases(&self, filter: &PurchaseFilter) -> Result<Vec<Purchase>> {
         const LIST: &str = "SELECT body FROM purchase WHERE (cardinality($1::text[]) = 0 OR state = ANY($1)) \
-             AND ($2::bigint IS NULL OR seen_at_ms < $2) AND (made_at_ms, id) > ($3, $4) \
+             AND ($2::bigint IS NULL OR seen_at_ms < $2 OR seen_at_ms > $6::bigint) AND (made_at_ms, id) > ($3, $4) \
              ORDER BY made_at_ms, id LIMIT $5";
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        let seen_before = filter.seen_before.map(millis);
+        let (seen_before, or_after) = (filter.seen_before.map(millis), filter.or_after.map(millis));
         let (at, id) = filter
             .after
             .map_or((-1, String::new()), |(at, id)| (millis(at), id.to_string()));
         let limit = most(filter.limit);
         let found = self
             .reading
-            .rows(LIST, &[&states, &seen_before, &at, &id, &limit])
+            .rows(LIST, &[&states, &seen_before, &at, &id, &limit, &or_after])
             .await?;
         found.iter().map(read).collect()
     }

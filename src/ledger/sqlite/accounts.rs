@@ -7,7 +7,8 @@ use super::rows::{self, millis, time};
 use super::{SqliteLedger, failure, moves, reader};
 use crate::error::{Error, Result};
 use crate::ledger::accounts::{
-    already_elsewhere, draw_key, more_than_paid, paid_at_once, too_much,
+    already_elsewhere, draw_key, give_back_key, more_than_paid, paid_at_once, taken_back,
+    taken_back_key, too_much, top_up_key,
 };
 use crate::ledger::{
     Account, Accounts, Applied, Credit, Drawn, GiveBack, Movement, MovementKind, NewEntry,
@@ -60,6 +61,12 @@ impl Accounts for SqliteLedger {
     ) -> Result<Applied> {
         let id = *id;
         self.write(move |books| books.all_or_nothing(|b| give_back(b, &id, &back, at)))
+            .await
+    }
+
+    async fn take_back(&self, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+        let id = *id;
+        self.write(move |books| books.all_or_nothing(|b| take_back(b, &id, at)))
             .await
     }
 
@@ -167,10 +174,7 @@ fn put(books: &mut Books, credit: &Credit) -> Result<Account> {
     let connection = books.connection();
     let before = account(connection, &credit.client, credit.amount.unit());
     let before = before.map_err(|e| failure(&e))?;
-    let known = connection
-        .prepare_cached("SELECT 1 FROM movement WHERE key = ?1")
-        .and_then(|mut statement| statement.exists([&credit.key]))
-        .map_err(|e| failure(&e))?;
+    let known = is_known(connection, &credit.key)?;
     let on = before.as_ref().map_or(0, |account| account.amount.value());
     if known {
         return before.ok_or_else(already_elsewhere);
@@ -194,6 +198,41 @@ fn give_back(
         }
     }
     Ok(applied)
+}
+
+fn take_back(books: &mut Books, id: &RequestEventId, at: Timestamp) -> Result<Option<Amount>> {
+    const PUT: &str = "SELECT client, unit, sum(change) FROM movement WHERE key IN (?1, ?2) \
+         GROUP BY client, unit LIMIT 1";
+    let connection = books.connection();
+    if is_known(connection, &taken_back_key(id))? {
+        return Ok(None);
+    }
+    let put = || -> rusqlite::Result<Option<(ClientPubkey, Unit, i64)>> {
+        connection
+            .prepare_cached(PUT)?
+            .query_row((top_up_key(id), give_back_key(id)), |row| {
+                Ok((rows::word(row, 0)?, rows::word(row, 1)?, row.get(2)?))
+            })
+            .optional()
+    };
+    let Some((client, unit, put)) = put().map_err(|e| failure(&e))? else {
+        return Ok(None);
+    };
+    let on = account(connection, &client, &unit).map_err(|e| failure(&e))?;
+    let on = on.map_or(0, |account| account.amount.value());
+    let put = u64::try_from(put).unwrap_or_default();
+    let taken = taken_back(id, client, (put, on), unit, at)?;
+    let left = on.saturating_sub(taken.amount.value());
+    move_to(connection, left, -change(on, left)?, &taken)?;
+    Ok(Some(taken.amount))
+}
+
+/// Whether a movement of that name was made.
+fn is_known(connection: &Connection, key: &str) -> Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM movement WHERE key = ?1")
+        .and_then(|mut statement| statement.exists([key]))
+        .map_err(|e| failure(&e))
 }
 
 fn expire(books: &mut Books, since: Timestamp, at: Timestamp) -> Result<usize> {

@@ -177,16 +177,19 @@ pub(super) fn forget_unpaid(books: &mut Books, before: Timestamp) -> Result<usiz
 }
 
 pub(super) const FORGET_UNPAID: &str = "DELETE FROM entry WHERE number IN (SELECT number FROM entry \
-     INDEXED BY entry_unpaid WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < ?1 LIMIT 500)";
+     INDEXED BY entry_unpaid WHERE state IN ('abandoned', 'expired') AND quoted_at_ms < ?1 \
+     AND (watch_until_ms IS NULL OR watch_until_ms < ?1) LIMIT 500)";
 
 /// Forgets the stored responses of delivered entries.
 pub(super) fn forget_responses(books: &mut Books, before: Timestamp) -> Result<usize> {
     change(books, FORGET_RESPONSES, [rows::millis(before)])
 }
 
-/// Only a delivered entry has a response, and a delivered entry is not remembered.
+/// Only a delivered entry has a response, and a delivered entry is not remembered. What was quoted long ago may have been delivered
+/// today: the last moment of the history says when.
 pub(super) const FORGET_RESPONSES: &str = "UPDATE entry SET response = NULL WHERE number IN (SELECT number FROM entry \
-     INDEXED BY entry_response WHERE response IS NOT NULL AND quoted_at_ms < ?1 LIMIT 500)";
+     INDEXED BY entry_response WHERE response IS NOT NULL AND quoted_at_ms < ?1 \
+     AND json_extract(history, '$[#-1].at') < ?1 LIMIT 500)";
 
 /// Forgets events that were answered without an entry.
 pub(super) fn forget_answered(books: &mut Books, before: Timestamp) -> Result<usize> {

@@ -381,8 +381,13 @@ fn list(connection: &Connection, filter: &PurchaseFilter) -> rusqlite::Result<Ve
         sql.push_str(&format!(" AND state IN ({})", states.join(", ")));
     }
     if let Some(at) = filter.seen_before {
-        values.push(millis(at).into());
-        sql.push_str(&format!(" AND seen_at_ms < ?{}", values.len()));
+        let after = filter.or_after.map_or(i64::MAX, millis);
+        values.extend([millis(at).into(), after.into()]);
+        let last = values.len();
+        sql.push_str(&format!(
+            " AND (seen_at_ms < ?{} OR seen_at_ms > ?{last})",
+            last - 1
+        ));
     }
     if let Some((at, id)) = filter.after {
         values.extend([millis(at).into(), id.to_string().into()]);

@@ -15,7 +15,7 @@ use super::client::StripeClient;
 use super::error::StripeError;
 use super::form::{Form, cut};
 use super::money::{currency_of, minimum_of};
-use super::objects::{List, Session, fact};
+use super::objects::{List, Ref, Session, fact};
 use crate::error::{Error, Result};
 use crate::payment::{
     Amount, Clock, PayReq, PaymentOrder, PaymentProcessor, PaymentRequest, Pmi, RailError,
@@ -26,6 +26,8 @@ use crate::payment::{
 /// How long a page stands: Stripe's limits, with a minute for the way there.
 pub(super) const SHORTEST: Duration = Duration::from_secs(31 * 60);
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600 - 60);
+/// How long money may be on its way: bank debits take days.
+const UNDER_WAY: Duration = Duration::from_secs(14 * 86_400);
 /// The longest address that Stripe takes.
 const LONGEST_URL: usize = 2048;
 /// The longest name of a product.
@@ -39,7 +41,7 @@ const MOST_PAGES: usize = 10;
 const PAGE: &str = "100";
 
 /// Where a page keeps the key of the order that it is for.
-const ORDER: &str = "tollkeeper_order";
+pub(super) const ORDER: &str = "tollkeeper_order";
 
 /// Makes pages of Checkout and says whether they were paid.
 pub struct StripeCheckout {
@@ -309,10 +311,24 @@ fn status_of(session: &Session, amount: &Amount) -> SettlementStatus {
             }
         },
         ("expired", _) => SettlementStatus::Expired,
-        // Open, or finished with a method whose money is on its way for days.
-        ("open" | "complete", _) => SettlementStatus::Pending,
+        ("open", _) => SettlementStatus::Pending,
+        // Finished with a method whose money is on its way for days, unless that has failed.
+        ("complete", _) => match session.payment_intent.as_ref().and_then(Ref::full) {
+            Some(intent) if !is_under_way(&intent.status) => SettlementStatus::Failed,
+            _ => SettlementStatus::UnderWay(under_way_until(session.created)),
+        },
         _ => SettlementStatus::Unknown,
     }
+}
+
+/// Whether money is on its way by a payment whose page is finished and not paid.
+pub(super) fn is_under_way(status: &str) -> bool {
+    matches!(status, "processing" | "requires_capture" | "succeeded")
+}
+
+/// Until when the money must have come of what was made at `created`.
+pub(super) fn under_way_until(created: u64) -> Timestamp {
+    Timestamp::from_secs(created).plus(UNDER_WAY)
 }
 
 impl fmt::Debug for StripeCheckout {

@@ -11,6 +11,7 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::checkout::under_way_until;
 use super::client::StripeClient;
 use super::error::{Cause, StripeError};
 use super::form::{Form, cut};
@@ -60,6 +61,8 @@ pub enum TokenCharge {
     Processing {
         /// The PaymentIntent.
         payment_intent: String,
+        /// When it must have been decided.
+        until: Timestamp,
     },
     /// The payer must do something first, which an agent cannot. Nothing was charged.
     RequiresAction {
@@ -83,7 +86,8 @@ impl TokenCharge {
     pub fn into_status(self) -> SettlementStatus {
         match self {
             Self::Succeeded { settlement } => SettlementStatus::Settled(settlement),
-            Self::Processing { .. } | Self::RequiresAction { .. } => SettlementStatus::Pending,
+            Self::Processing { until, .. } => SettlementStatus::UnderWay(until),
+            Self::RequiresAction { .. } => SettlementStatus::Pending,
             Self::Failed { .. } => SettlementStatus::Failed,
             Self::Unknown(_) => SettlementStatus::Unknown,
         }
@@ -316,7 +320,10 @@ impl TokenCharger {
                 TokenCharge::Succeeded { settlement }
             }
             "succeeded" => lies("less arrived than was charged"),
-            "processing" => TokenCharge::Processing { payment_intent },
+            "processing" => TokenCharge::Processing {
+                payment_intent,
+                until: under_way_until(intent.created.unwrap_or_default()),
+            },
             "requires_action" | "requires_confirmation" => {
                 TokenCharge::RequiresAction { payment_intent }
             }

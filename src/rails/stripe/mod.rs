@@ -30,8 +30,8 @@ pub use granted_token::{GrantedToken, TokenCharge, TokenCharger, TokenParam};
 pub use key::StripeKey;
 pub use money::{Currency, currency_of, minimum_of};
 pub use plans::{
-    Expected, MeterReport, PlanMode, PlanOrder, PlanPage, PurchaseReport, Standing, StripePrice,
-    check_return_url,
+    Expected, MeterReport, PaymentReport, PlanMode, PlanOrder, PlanPage, PurchaseReport, Standing,
+    StripePrice, check_return_url,
 };
 pub use shared_token::SharedTokenProcessor;
 pub use webhook::{About, WebhookEvent, WebhookSecrets};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::checkout::{LONGEST, SHORTEST, check_url, taken_back};
+use super::checkout::{
+    LONGEST, ORDER, SHORTEST, check_url, is_under_way, taken_back, under_way_until,
+};
 use super::client::StripeClient;
 use super::error::{Cause, StripeError};
 use super::form::{Form, cut};
@@ -18,9 +20,6 @@ use crate::payment::{Amount, Timestamp};
 const PURCHASE: &str = "tollkeeper_purchase";
 const CLIENT: &str = "tollkeeper_client";
 const PLAN: &str = "tollkeeper_plan";
-
-/// How long a page whose money is on its way may take: bank debits take days.
-const UNDER_WAY: Duration = Duration::from_secs(14 * 86_400);
 
 /// How a price charges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +143,16 @@ pub struct PurchaseReport {
     pub customer: Option<String>,
     /// The end of the period.
     pub period_end: Option<Timestamp>,
+}
+
+/// What Stripe says of a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PaymentReport {
+    /// Whether its money was given back, or is wanted back, in a word.
+    pub taken_back: Option<&'static str>,
+    /// The key of the order that it is for, if it is one of the gate's: of a page, or of a shared payment token.
+    pub order: Option<String>,
 }
 
 /// What became of a report of use.
@@ -340,43 +349,41 @@ impl StripeClient {
         Ok(None)
     }
 
-    /// The page that the payment `id` was made on, with the key of the order if it was one for a call.
+    /// The page that the payment `id` was made on, if there was one.
     ///
     /// # Errors
     ///
     /// A [`StripeError`].
-    pub async fn page_paid_by(
-        &self,
-        id: &str,
-    ) -> Result<Option<(String, Option<String>)>, StripeError> {
+    pub async fn page_paid_by(&self, id: &str) -> Result<Option<String>, StripeError> {
         let query = Form::new().with("payment_intent", id).with("limit", "1");
         let found: List<Session> = self.get(&["checkout", "sessions"], &query).await?;
-        Ok(found.data.into_iter().next().map(|session| {
-            let order = fact(&session.metadata, "tollkeeper_order").map(str::to_owned);
-            (session.id, order)
-        }))
+        Ok(found.data.into_iter().next().map(|session| session.id))
     }
 
-    /// Whether the money of the payment `id` was given back, or is wanted back, in a word.
+    /// The payment `id`.
     ///
     /// # Errors
     ///
     /// A [`StripeError`].
-    pub async fn taken_back(&self, id: &str) -> Result<Option<&'static str>, StripeError> {
+    pub async fn payment(&self, id: &str) -> Result<PaymentReport, StripeError> {
         #[derive(Deserialize)]
         struct Intent {
             latest_charge: Option<Ref<super::objects::Charge>>,
+            #[serde(default)]
+            metadata: Option<serde_json::Map<String, serde_json::Value>>,
         }
         let query = Form::new().with("expand[0]", "latest_charge");
         let intent: Intent = self.get(&["payment_intents", id], &query).await?;
         let charge = intent.latest_charge.as_ref().and_then(Ref::full);
-        Ok(
-            charge.and_then(|charge| match (charge.refunded, charge.disputed) {
-                (true, _) => Some("refunded"),
-                (_, true) => Some("disputed"),
-                _ => None,
-            }),
-        )
+        let taken_back = charge.and_then(|charge| match (charge.refunded, charge.disputed) {
+            (true, _) => Some("refunded"),
+            (_, true) => Some("disputed"),
+            _ => None,
+        });
+        Ok(PaymentReport {
+            taken_back,
+            order: fact(&intent.metadata, ORDER).map(str::to_owned),
+        })
     }
 
     /// Reports that `customer` used `value` of `meter`, once for each `identifier`.
@@ -472,13 +479,11 @@ fn once(session: &Session, report: &mut PurchaseReport) -> Result<(), StripeErro
             Some(how) => (Standing::Over, how.to_owned()),
             None => (Standing::Good, "paid".to_owned()),
         },
-        _ => match intent.status.as_str() {
-            "processing" | "requires_capture" | "succeeded" => {
-                let until = Timestamp::from_secs(session.created).plus(UNDER_WAY);
-                (Standing::UnderWay(until), "processing".to_owned())
-            }
-            status => (Standing::Bad, status.to_owned()),
-        },
+        _ if is_under_way(&intent.status) => {
+            let until = under_way_until(session.created);
+            (Standing::UnderWay(until), "processing".to_owned())
+        }
+        _ => (Standing::Bad, intent.status.clone()),
     };
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::gateway::output::harmless;
-use crate::ledger::{BALANCE, Entry, EntryState, Moment};
+use crate::ledger::{BALANCE, Entry, EntryState, Moment, UNDER_WAY};
 use crate::payment::Timestamp;
 
 /// The story of `entry`, line by line.
@@ -58,6 +58,7 @@ fn what(entry: &Entry, before: Option<&Moment>, moment: &Moment) -> String {
     };
     let from = before.map(|before| before.state);
     match (from, moment.state) {
+        (Some(same), state) if same == state && note == Some(UNDER_WAY) => UNDER_WAY.to_owned(),
         (Some(same), state) if same == state => {
             because("the request stopped waiting for this payment")
         }
