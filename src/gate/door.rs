@@ -297,9 +297,12 @@ impl Gate {
                 None => return Ok(()),
             }
         }
-        let Some((knock, quote)) = Box::pin(self.redeem(knock, quote)).await? else {
-            return Ok(());
-        };
+        if !knock.shown.direct.is_empty() {
+            match Box::pin(self.redeem(knock, quote)).await? {
+                Some(unpaid) => (knock, quote) = unpaid,
+                None => return Ok(()),
+            }
+        }
         if knock.charging {
             // It may be paid for already: an offer might make somebody pay twice.
             let undecided = self.answer_undecided::<()>(&knock, Problem::Unsettled);
