@@ -24,7 +24,17 @@ impl Shop {
     fn open() -> Self {
         let scratch = Scratch::new();
         let relay = Relay::start(&scratch);
-        let flags = ["--price", "tool:add=10 sat", "--ledger", "memory"];
+        // The fake rail settles by itself; what is counted here must have been paid before, also on a busy machine.
+        scratch.write("shop.toml", "[rails.fake]\nsettles_after_ms = 1000\n");
+        let config = scratch.path("shop.toml").display().to_string();
+        let flags = [
+            "--config",
+            &config,
+            "--price",
+            "tool:add=10 sat",
+            "--ledger",
+            "memory",
+        ];
         let server = Server::start(&scratch, &relay, &flags);
         Self {
             scratch,

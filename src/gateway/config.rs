@@ -30,7 +30,7 @@ use crate::transport::nostr::EncryptionMode;
 use crate::transport::plain::http::HttpSettings;
 
 pub(super) use self::entitlements::{Entitling, IssuerSettings, LicenceSettings, VerifyAt, client};
-use self::file::File;
+use self::file::{Fake, File};
 pub(super) use self::goods::{BalanceSettings, SaleSettings};
 pub(super) use self::ledger::LedgerPlace;
 pub(super) use self::lightning::LightningWallet;
@@ -64,8 +64,8 @@ pub(super) struct Selling {
     pub(super) balance: Option<BalanceSettings>,
     /// How licences are sold, if they are.
     pub(super) licence_sale: Option<SaleSettings>,
-    /// The fake rail was allowed.
-    pub(super) fake: bool,
+    /// The fake rail was allowed: how long its money travels.
+    pub(super) fake: Option<Duration>,
     /// The wallet that takes payments by Lightning.
     pub(super) wallet: Option<LightningWallet>,
     /// At which rates prices in other money are charged.
@@ -115,7 +115,7 @@ pub(super) fn serving(args: &ServeArgs) -> Outcome<Serving> {
     let file = File::read(args.selling.config.as_deref())?;
     let selling = merge_selling(&args.selling, &file)?;
     if !selling.prices.is_empty()
-        && !selling.fake
+        && selling.fake.is_none()
         && selling.wallet.is_none()
         && selling.stripe.is_none()
     {
@@ -277,7 +277,11 @@ fn merge_selling(args: &SellingArgs, file: &File) -> Outcome<Selling> {
             .as_ref()
             .map(|written| written.read())
             .transpose()?,
-        fake: args.allow_fake,
+        fake: match (&file.rails.fake, args.allow_fake) {
+            (_, false) => None,
+            (Some(fake), true) => Some(fake.travels()?),
+            (None, true) => Some(Fake::default().travels()?),
+        },
         wallet,
         rates,
         mpp: MppSettings {

@@ -53,10 +53,6 @@ const RATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a call may wait for the page on which it can be bought.
 const STRIPE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the fake rail lets the money travel: long enough for a client to write down that it pays, and to
-/// pay, first, as with real money.
-const SETTLING: Duration = Duration::from_millis(250);
-
 /// The books at one place.
 pub(super) struct Books {
     pub(super) ledger: Arc<dyn Ledger>,
@@ -231,19 +227,19 @@ pub(super) fn server_payments(
     for processor in [lightning, checkout, tokens].into_iter().flatten() {
         builder = builder.shared_processor(processor);
     }
-    if selling.fake {
+    if let Some(travels) = selling.fake {
         tracing::warn!("the fake rail settles by itself: what is sold for it is given away");
-        builder = with_fake_rail(builder);
+        builder = with_fake_rail(builder, travels);
     }
     Ok(builder.build()?)
 }
 
-fn with_fake_rail(builder: ServerPaymentsBuilder) -> ServerPaymentsBuilder {
+fn with_fake_rail(builder: ServerPaymentsBuilder, travels: Duration) -> ServerPaymentsBuilder {
     #[cfg(feature = "testing")]
     if let Some(till) = crash_points::Till::from_environment() {
         return builder.processor(till);
     }
-    builder.processor(FakeProcessor::new().settling_after(SETTLING))
+    builder.processor(FakeProcessor::new().settling_after(travels))
 }
 
 /// The wallet that takes payments by Lightning, connected and found able to.

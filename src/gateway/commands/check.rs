@@ -68,7 +68,7 @@ fn print_rails(selling: &Selling, stripe_mode: Option<&str>, as_json: bool) {
             rails.push((STRIPE_SPT_DIRECT, by));
         }
     }
-    if selling.fake {
+    if selling.fake.is_some() {
         rails.push((FAKE, "settles by itself, not money".to_owned()));
     }
     for (pmi, by) in &rails {

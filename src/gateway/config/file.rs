@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -103,9 +104,33 @@ pub(super) struct LightningNwc {
     pub(super) network: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Fake {}
+/// Keys of the rail for trials.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Fake {
+    settles_after_ms: Option<u64>,
+}
+
+impl Fake {
+    /// How long its money travels unless told otherwise: long enough for a client to write down that it pays, and to pay, first, as
+    /// with real money.
+    const TRAVELS: u64 = 250;
+
+    /// The longest that it may: a minute.
+    const LONGEST: u64 = 60_000;
+
+    /// How long its money travels.
+    pub(super) fn travels(&self) -> Outcome<Duration> {
+        let millis = self.settles_after_ms.unwrap_or(Self::TRAVELS);
+        if millis > Self::LONGEST {
+            let longest = Self::LONGEST;
+            return Err(Failure::usage(format!(
+                "rails.fake.settles_after_ms: {millis} must be a number of milliseconds up to {longest}"
+            )));
+        }
+        Ok(Duration::from_millis(millis))
+    }
+}
 
 impl File {
     /// Reads `path`; without one, everything is left to flags and defaults.

@@ -261,6 +261,11 @@ fn every_mistake_names_the_key_and_what_it_wants() {
             &[],
             "rails.lightning_nwc",
         ),
+        (
+            "relays = [\"ws://x\"]\n[rails.fake]\nsettles_after_ms = 60001",
+            &["--allow-fake"],
+            "rails.fake.settles_after_ms",
+        ),
         ("relays = [\"ws://x\"]\n[rails.magic]", &[], "magic"),
         (
             "relays = [\"ws://x\"]\n[limits]\npending_total = 0",
