@@ -20,6 +20,6 @@ fn whatever_happens_every_payment_is_one_execution_or_one_authorization() {
         let url = server.database();
         let ledger = there.block_on(async { open(&url).await });
         let there = there.handle().clone();
-        Arc::new(Patient { ledger, there })
+        Arc::new(Patient::new(ledger, there))
     });
 }

@@ -1,9 +1,12 @@
 //! A ledger for tests whose time stands still: it goes on only when nobody waits for the database.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tollkeeper::Result;
 use tollkeeper::ledger::{
     Account, Accounts, Applied, Caller, Credit, Crowd, Drawn, Entry, EntryFilter, FreeCall,
@@ -17,21 +20,42 @@ use tollkeeper::payment::{
 /// Asks a ledger that lives in another runtime, in real time.
 #[derive(Debug)]
 pub(crate) struct Patient {
-    pub(crate) ledger: Arc<PostgresLedger>,
-    pub(crate) there: Handle,
+    ledger: Arc<PostgresLedger>,
+    there: Handle,
+    /// Questions that are on their way, also those of a life that has ended meanwhile.
+    asking: Arc<AtomicUsize>,
+    joining: Arc<Mutex<()>>,
 }
 
 impl Patient {
+    pub(crate) fn new(ledger: Arc<PostgresLedger>, there: Handle) -> Self {
+        Self {
+            ledger,
+            there,
+            asking: Arc::default(),
+            joining: Arc::default(),
+        }
+    }
+
     /// Tokio's paused clock stands still while something blocks.
     async fn ask<T, F>(&self, question: impl FnOnce(Arc<PostgresLedger>) -> F + Send + 'static) -> T
     where
         T: Send + 'static,
         F: Future<Output = T>,
     {
-        let (ledger, there) = (Arc::clone(&self.ledger), self.there.clone());
-        tokio::task::spawn_blocking(move || there.block_on(question(ledger)))
-            .await
-            .unwrap()
+        let (ledger, there, asking) = (
+            Arc::clone(&self.ledger),
+            self.there.clone(),
+            Arc::clone(&self.asking),
+        );
+        asking.fetch_add(1, Ordering::SeqCst);
+        tokio::task::spawn_blocking(move || {
+            let answer = there.block_on(question(ledger));
+            asking.fetch_sub(1, Ordering::SeqCst);
+            answer
+        })
+        .await
+        .unwrap()
     }
 }
 
@@ -218,9 +242,21 @@ impl Accounts for Patient {
 
 #[async_trait]
 impl Instances for Patient {
+    /// A process that is gone writes no more. What the last life was still asking for has happened, or not, before the next begins.
     async fn join(&self) -> Result<()> {
-        self.ask(move |ledger| async move { Instances::join(&*ledger).await })
+        let (asking, joining) = (Arc::clone(&self.asking), Arc::clone(&self.joining));
+        let (ledger, there) = (Arc::clone(&self.ledger), self.there.clone());
+        let join = async move {
+            // In this order, should a life have ended before it had joined.
+            let _turn = joining.lock().await;
+            while asking.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Instances::join(&*ledger).await
+        };
+        tokio::task::spawn_blocking(move || there.block_on(join))
             .await
+            .unwrap()
     }
 
     async fn leave(&self) -> Result<()> {
